@@ -1,0 +1,25 @@
+# Everything starts here; each target is a script in tools/. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-clean test lint bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## the main job on a sample school, start to end, on a throw-away server
+	@tools/demo.sh
+
+demo-clean: ## remove what the demo left
+	@tools/demo.sh clean
+
+test: ## every proof; the last line is "N passed, N failed"
+	@tools/test.sh
+
+lint: ## formatting and clippy
+	@tools/test.sh lint
+
+bench: ## the ratios of bench/README.md (LESSONS=300000 for the large run)
+	@tools/bench.sh
+
+clean: ## remove servers, copies of PostgreSQL, and build results
+	@tools/server.sh clean
+	@cargo clean --quiet

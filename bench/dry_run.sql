@@ -1,0 +1,1 @@
+SELECT assets_created, usages_created, errors FROM backfill_lesson_assets();

@@ -1,0 +1,3 @@
+//! What each job decides: one file for each, pure.
+
+pub mod lesson;

@@ -1,0 +1,242 @@
+//! One way to run every job: batches, slices, savepoints with halving, counters, progress. It knows no lessons.
+
+pub mod key_set;
+mod progress;
+pub mod relation;
+pub mod rights;
+mod slices;
+
+use pgrx::pg_sys::panic::ErrorReport;
+
+use crate::error::{invalid_argument, Result};
+use crate::postgres::backend;
+use crate::postgres::memory::in_own_context;
+use crate::postgres::settings_level::SettingsLevel;
+use crate::postgres::spi::{Connection, Mode};
+use crate::settings;
+use progress::Progress;
+
+/// Counters that add up.
+pub trait Tally: Default + Clone {
+    fn add(&mut self, other: &Self);
+    /// # Errors
+    /// The sum that does not hold, in words.
+    fn check(&self) -> std::result::Result<(), &'static str>;
+}
+
+/// Why a slice has to be decided again: what it relied on changed under it.
+pub struct Stale;
+
+/// What a job brings: how to read a page of rows, how to decide some of them, how to write what was decided.
+///
+/// The order of calls is `read`, then for each slice of the page `decide` and, where something is to be written,
+/// `write`; `remember` follows when the slice is settled.
+pub trait Job {
+    /// The place of a row in the order in which they are read.
+    type Cursor;
+    /// Rows read together; they stay valid until the next page is read.
+    type Page;
+    /// What is to become of the rows of a slice.
+    type Decided;
+    type Counters: Tally;
+
+    /// The job's name in messages.
+    const NAME: &'static str;
+    /// What its rows are called in messages.
+    const ROWS: &'static str;
+    const ROW: &'static str;
+
+    /// About how many rows there are, for progress lines.
+    fn estimate(&self, connection: &Connection) -> Option<i64>;
+    /// At most `limit` rows behind `after`, in order.
+    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&Self::Cursor>, limit: i64) -> Self::Page;
+    fn len(page: &Self::Page) -> usize;
+    /// The place of the last row of a page that has one.
+    fn cursor(page: &Self::Page) -> Self::Cursor;
+    /// About how many bytes row `index` brings into memory.
+    fn weight(page: &Self::Page, index: usize) -> usize;
+    /// Decides the rows `from..to` without writing.
+    ///
+    /// # Errors
+    /// A limit of the run that was reached; never because of the rows' content.
+    fn decide(
+        &mut self,
+        connection: &Connection,
+        mode: Mode,
+        page: &Self::Page,
+        from: usize,
+        to: usize,
+    ) -> Result<Self::Decided>;
+    /// Whether there is anything to write.
+    fn has_writes(decided: &Self::Decided) -> bool;
+    /// Writes what was decided; runs in a subtransaction, and gives what was really done.
+    ///
+    /// # Errors
+    /// [`Stale`] when a row has changed since it was read, in a way that needs a new decision.
+    fn write(
+        &mut self,
+        connection: &Connection,
+        page: &Self::Page,
+        from: usize,
+        to: usize,
+        decided: Self::Decided,
+    ) -> std::result::Result<Self::Decided, Stale>;
+    fn count(decided: &Self::Decided) -> Self::Counters;
+    /// The counters of a row that could not be written.
+    fn count_failed(decided: &Self::Decided) -> Self::Counters;
+    /// The id of row `index`, for messages.
+    fn id(page: &Self::Page, index: usize) -> String;
+    /// Takes note of a slice that is settled (what a dry run would have created).
+    ///
+    /// # Errors
+    /// 53400 when there is more to remember than `media_assets.dry_run_memory` allows.
+    fn remember(&mut self, decided: &Self::Decided) -> Result<()>;
+}
+
+/// What a run did.
+pub struct Summary<C> {
+    pub counters: C,
+    /// Batches that had rows.
+    pub batches: i64,
+    /// Rows that could not be written.
+    pub failures: i64,
+}
+
+/// How a run goes.
+pub struct Options {
+    /// Rows read at once, 1…100,000.
+    pub batch: i32,
+    pub execute: bool,
+    /// Stop after that many rows.
+    pub max_rows: Option<i64>,
+}
+
+impl Options {
+    /// Checks what a caller gave for `batch` and `execute`.
+    ///
+    /// # Errors
+    /// 22023 when one is NULL or `batch` is outside its range.
+    pub fn new(batch: Option<i32>, execute: Option<bool>, max_rows: Option<i64>) -> Result<Self> {
+        let batch = batch.filter(|batch| (1..=100_000).contains(batch)).ok_or_else(|| {
+            let given = batch.map_or_else(|| "NULL".to_owned(), |batch| batch.to_string());
+            invalid_argument(
+                format!("batch must be between 1 and 100000, not {given}"),
+                "It is the number of rows read at once; 500 suits most tables.",
+            )
+        })?;
+        let execute = execute.ok_or_else(|| {
+            invalid_argument("execute must be true or false, not NULL", "false is a dry run, true writes.")
+        })?;
+        if max_rows.is_some_and(|max_rows| max_rows < 0) {
+            return Err(invalid_argument(
+                "the number of rows to stop after must not be negative",
+                "NULL means all of them.",
+            ));
+        }
+        Ok(Options { batch, execute, max_rows })
+    }
+
+    pub fn mode(&self) -> Mode {
+        if self.execute {
+            Mode::Write
+        } else {
+            Mode::Read
+        }
+    }
+}
+
+/// Keeps plans from flipping, as PostgreSQL's foreign-key checks do, and the engine from waiting where the application
+/// should not have to.
+pub fn engine_settings() -> SettingsLevel {
+    let off = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "jit"];
+    let mut values: Vec<(&str, String)> = off.into_iter().map(|name| (name, "off".to_owned())).collect();
+    values.push(("plan_cache_mode", "force_generic_plan".to_owned()));
+    if let Some(milliseconds) = settings::lock_timeout() {
+        values.push(("lock_timeout", milliseconds.to_string()));
+    }
+    SettingsLevel::with(values)
+}
+
+/// Runs `job` over its whole scope in the caller's transaction. `each` sees every settled slice, in order.
+///
+/// # Errors
+/// What the job's reading raises, failures that say nothing about a row, and more failing rows than
+/// `media_assets.max_failures`.
+pub fn run<J: Job>(
+    connection: &Connection,
+    job: &mut J,
+    options: &Options,
+    each: impl FnMut(&J::Page, usize, &J::Decided),
+) -> Result<Summary<J::Counters>> {
+    let progress = Progress::start(J::NAME, J::ROWS, job.estimate(connection));
+    run_with(connection, job, options, Some(progress), each)
+}
+
+/// Runs `job` as a phase of another: without progress lines of its own, and over its whole scope.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_phase<J: Job>(connection: &Connection, job: &mut J, options: &Options) -> Result<Summary<J::Counters>> {
+    run_with(connection, job, &Options { max_rows: None, ..*options }, None, |_, _, _| {})
+}
+
+fn run_with<J: Job>(
+    connection: &Connection,
+    job: &mut J,
+    options: &Options,
+    mut progress: Option<Progress>,
+    mut each: impl FnMut(&J::Page, usize, &J::Decided),
+) -> Result<Summary<J::Counters>> {
+    let _level = engine_settings();
+    let mut summary = Summary { counters: J::Counters::default(), batches: 0, failures: 0 };
+    let mut cursor = None;
+    let mut done = 0i64;
+    loop {
+        let left = options.max_rows.map_or(i64::MAX, |max| max - done);
+        let limit = i64::from(options.batch).min(left);
+        if limit == 0 {
+            break;
+        }
+        let page = job.read(connection, options.mode(), cursor.as_ref(), limit);
+        let rows = J::len(&page);
+        if rows == 0 {
+            break;
+        }
+        let mut batch = J::Counters::default();
+        let mut from = 0;
+        while from < rows {
+            backend::check_for_interrupts();
+            let to = slices::end::<J>(&page, from);
+            let outcome: std::result::Result<(), ErrorReport> = in_own_context(|| {
+                slices::settle(connection, job, options.mode(), &page, from, to, &mut |settled| {
+                    batch.add(&settled.counters);
+                    if let Some(failure) = settled.failure {
+                        summary.failures += 1;
+                        slices::warn::<J>(&page, settled.from, &failure, summary.failures)?;
+                    }
+                    if let Some(decided) = settled.decided {
+                        each(&page, settled.from, decided);
+                    }
+                    Ok(())
+                })
+            });
+            outcome?;
+            from = to;
+        }
+        batch.check().map_err(crate::error::counters_do_not_add_up)?;
+        summary.counters.add(&batch);
+        summary.batches += 1;
+        done += rows as i64;
+        cursor = Some(J::cursor(&page));
+        if let Some(progress) = &mut progress {
+            progress.after_batch(done);
+        }
+        if (rows as i64) < limit {
+            break;
+        }
+    }
+    if let Some(progress) = &mut progress {
+        progress.finish(done);
+    }
+    Ok(summary)
+}

@@ -1,0 +1,64 @@
+//! The only place that knows SQLSTATEs: every error a user can meet, with what to type next.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::PgSqlErrorCode as Code;
+
+/// The result of everything that a user's input can make fail.
+pub type Result<T> = std::result::Result<T, ErrorReport>;
+
+fn report(code: Code, message: impl Into<String>) -> ErrorReport {
+    ErrorReport::new(code, message.into(), "media_assets")
+}
+
+/// An argument outside its range or of the wrong form (22023).
+pub fn invalid_argument(message: impl Into<String>, hint: impl Into<String>) -> ErrorReport {
+    report(Code::ERRCODE_INVALID_PARAMETER_VALUE, message).set_hint(hint)
+}
+
+/// Something that this version or this transaction does not offer (0A000).
+pub fn not_supported(message: impl Into<String>, hint: impl Into<String>) -> ErrorReport {
+    report(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message).set_hint(hint)
+}
+
+/// A limit that a setting names was reached (53400).
+pub fn limit_reached(message: impl Into<String>, detail: impl Into<String>, hint: impl Into<String>) -> ErrorReport {
+    report(Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message).set_detail(detail).set_hint(hint)
+}
+
+/// A right that the caller lacks (42501), in the server's own words.
+pub fn permission_denied(relation: &str, detail: impl Into<String>) -> ErrorReport {
+    report(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for {relation}")).set_detail(detail)
+}
+
+/// Row security is active, so that a run would see a part of the rows only (42501).
+pub fn row_security(relation: &str) -> ErrorReport {
+    report(
+        Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("row-level security is active on {relation} for the current role"),
+    )
+    .set_detail("Decisions made on a part of the rows would create duplicates of the hidden ones.")
+    .set_hint("Run as the table's owner or as a role with BYPASSRLS.")
+}
+
+/// Something that has to be there before the call can work; `state` is 42P01, 42703 or 55000.
+pub fn not_prepared(
+    state: &str,
+    message: impl Into<String>,
+    detail: impl Into<String>,
+    hint: impl Into<String>,
+) -> ErrorReport {
+    let code = match state {
+        "42P01" => Code::ERRCODE_UNDEFINED_TABLE,
+        "42703" => Code::ERRCODE_UNDEFINED_COLUMN,
+        "42809" => Code::ERRCODE_WRONG_OBJECT_TYPE,
+        "42804" => Code::ERRCODE_DATATYPE_MISMATCH,
+        _ => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+    };
+    report(code, message).set_detail(detail).set_hint(hint)
+}
+
+/// A sum of a batch's counters that does not hold: a defect of ours, and the batch must not land.
+pub fn counters_do_not_add_up(sum: &str) -> ErrorReport {
+    report(Code::ERRCODE_INTERNAL_ERROR, format!("the counters of a batch do not add up: {sum}"))
+        .set_hint("This is a defect of media_assets; nothing of this call was kept.")
+}

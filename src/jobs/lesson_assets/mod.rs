@@ -1,0 +1,253 @@
+//! Lesson media → assets: reads lessons, decides their items, writes assets, usages and `assetId`s.
+
+mod known;
+mod read;
+mod write;
+
+use media_assets_core::jobs::lesson::{decide, normalize, Counters, Normalized, Outcome, Reason, Slot};
+use media_assets_core::json::{Json, Kind};
+
+use super::asset_keys::AssetKeys;
+use super::asset_tables::Tables;
+use crate::engine::key_set::{KeySet, KeyedRows};
+use crate::engine::{Job, Stale, Tally};
+use crate::error::Result;
+use crate::postgres::jsonb::JsonbRef;
+use crate::postgres::spi::{Connection, Mode};
+use known::{Known, LookUps};
+pub use read::Filter;
+use read::{Lesson, Page, Reader};
+use write::Writer;
+
+/// The counters of a run and the items of its failed lessons, which no other counter holds.
+#[derive(Clone, Default)]
+pub struct LessonTally {
+    pub counters: Counters,
+    items_of_failed: i64,
+}
+
+impl Tally for LessonTally {
+    fn add(&mut self, other: &Self) {
+        self.counters.add(&other.counters);
+        self.items_of_failed += other.items_of_failed;
+    }
+
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        self.counters.check(self.items_of_failed)
+    }
+}
+
+/// One item and what becomes of it.
+pub struct Item {
+    /// Its lesson, as an index into the slice.
+    pub lesson: usize,
+    pub slot: Slot,
+    pub position: i32,
+    pub normalized: Normalized<'static, JsonbRef<'static>>,
+    pub outcome: Outcome,
+    pub usage_exists: bool,
+}
+
+/// A decided slice.
+pub struct Decided {
+    pub lessons: Vec<Lesson>,
+    pub items: Vec<Item>,
+    /// Indexes of the items whose assets are created, one for each asset.
+    creating: Vec<usize>,
+}
+
+impl Decided {
+    /// The lesson and its items, in order.
+    pub fn each_lesson(&self) -> impl Iterator<Item = (&Lesson, &[Item])> {
+        let mut rest = self.items.as_slice();
+        self.lessons.iter().enumerate().map(move |(index, lesson)| {
+            let own = rest.iter().take_while(|item| item.lesson == index).count();
+            let (items, others) = rest.split_at(own);
+            rest = others;
+            (lesson, items)
+        })
+    }
+}
+
+/// The job over the relations of one run.
+pub struct LessonAssets<'t> {
+    tables: &'t Tables,
+    reader: Reader,
+    look_ups: LookUps,
+    writer: Option<Writer>,
+    /// What a dry run would have created so far.
+    planned: KeySet,
+    /// Keys that a dry run gave to rows without one.
+    keyed: KeyedRows,
+    remembers: bool,
+    /// The reading of the present slice's lessons is out of date: read them again, under lock.
+    reread: bool,
+}
+
+impl<'t> LessonAssets<'t> {
+    /// `keys` is the finished run over rows without key; a dry run takes over what it gave.
+    pub fn new(
+        connection: &Connection,
+        tables: &'t Tables,
+        filter: Filter,
+        keys: Option<AssetKeys<'_>>,
+        execute: bool,
+    ) -> Result<Self> {
+        Ok(LessonAssets {
+            reader: Reader::new(connection, tables, filter, execute)?,
+            look_ups: LookUps::new(tables),
+            writer: if execute { Writer::new(connection, tables) } else { None },
+            tables,
+            planned: KeySet::default(),
+            keyed: keys.map(|keys| keys.given).unwrap_or_default(),
+            remembers: !execute,
+            reread: false,
+        })
+    }
+}
+
+impl Job for LessonAssets<'_> {
+    type Cursor = String;
+    type Page = Page;
+    type Decided = Decided;
+    type Counters = LessonTally;
+
+    const NAME: &'static str = "lesson_assets";
+    const ROWS: &'static str = "lessons";
+    const ROW: &'static str = "lesson";
+
+    fn estimate(&self, _: &Connection) -> Option<i64> {
+        (self.tables.lesson.row_estimate >= 0.0).then_some(self.tables.lesson.row_estimate as i64)
+    }
+
+    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&String>, limit: i64) -> Page {
+        self.reader.page(connection, mode, after.map(String::as_str), limit)
+    }
+
+    fn len(page: &Page) -> usize {
+        page.len()
+    }
+
+    fn cursor(page: &Page) -> String {
+        page.id(page.len() - 1)
+    }
+
+    fn weight(page: &Page, index: usize) -> usize {
+        page.weight(index)
+    }
+
+    fn decide(&mut self, connection: &Connection, mode: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
+        let lessons = if std::mem::take(&mut self.reread) {
+            self.reader.again(connection, page, from, to)
+        } else {
+            (from..to).map(|row| page.lesson(row)).collect()
+        };
+        Ok(self.decide_lessons(connection, mode, lessons))
+    }
+
+    fn has_writes(decided: &Decided) -> bool {
+        decided.items.iter().any(Item::has_writes)
+    }
+
+    fn write(
+        &mut self,
+        connection: &Connection,
+        _: &Page,
+        _: usize,
+        _: usize,
+        decided: Decided,
+    ) -> std::result::Result<Decided, Stale> {
+        // Whatever goes wrong from here on, the next decision must not rest on the present reading.
+        self.reread = true;
+        let Some(writer) = &self.writer else { return Err(Stale) };
+        writer.write(connection, &decided)?;
+        self.reread = false;
+        Ok(decided)
+    }
+
+    fn count(decided: &Decided) -> LessonTally {
+        let mut counters = Counters { lessons_scanned: decided.lessons.len() as i64, ..Counters::default() };
+        for item in &decided.items {
+            counters.count(&item.outcome, item.usage_exists);
+        }
+        LessonTally { counters, items_of_failed: 0 }
+    }
+
+    fn count_failed(decided: &Decided) -> LessonTally {
+        let items = decided.items.len() as i64;
+        LessonTally { counters: Counters::of_failed_lesson(items), items_of_failed: items }
+    }
+
+    fn id(page: &Page, index: usize) -> String {
+        page.id(index)
+    }
+
+    fn remember(&mut self, decided: &Decided) -> Result<()> {
+        if !self.remembers {
+            return Ok(());
+        }
+        for index in &decided.creating {
+            let item = &decided.items[*index];
+            if let (Some(organization), Normalized::Eligible(media)) =
+                (&decided.lessons[item.lesson].organization, &item.normalized)
+            {
+                self.planned.insert(organization, &media.canonical_key, media.byte_size.is_some())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Item {
+    fn has_writes(&self) -> bool {
+        matches!(self.outcome, Outcome::Eligible { patch, .. } if patch || !self.usage_exists)
+    }
+}
+
+impl LessonAssets<'_> {
+    fn decide_lessons(&mut self, connection: &Connection, mode: Mode, lessons: Vec<Lesson>) -> Decided {
+        let mut items = Vec::new();
+        for (index, lesson) in lessons.iter().enumerate() {
+            for (slot, column) in [(Slot::Video, &lesson.videos), (Slot::Document, &lesson.documents)] {
+                let Some(column) = column else { continue };
+                items_of(column.value_in_context(), |position, element| {
+                    items.push(Item {
+                        lesson: index,
+                        slot,
+                        position,
+                        normalized: normalize(slot, element),
+                        outcome: Outcome::Skipped(Reason::Malformed),
+                        usage_exists: false,
+                    });
+                });
+            }
+        }
+        let mut known = Known::new(&self.planned, &self.keyed, mode == Mode::Write);
+        self.look_ups.assets(connection, mode, &lessons, &items, &mut known);
+        let mut creating = Vec::new();
+        for (index, item) in items.iter_mut().enumerate() {
+            item.outcome = match lessons[item.lesson].organization.as_deref() {
+                None => decide(&item.normalized, None::<&mut known::OfOrganization<'_, '_>>),
+                Some(organization) => {
+                    let mut own = known.of(organization);
+                    let outcome = decide(&item.normalized, Some(&mut own));
+                    if own.created {
+                        creating.push(index);
+                    }
+                    outcome
+                }
+            };
+        }
+        self.look_ups.usages(connection, mode, &lessons, &mut items, &known);
+        Decided { lessons, items, creating }
+    }
+}
+
+/// Calls `each` with the items of a column: none for JSON null, one malformed one for anything else but an array.
+fn items_of<'a>(column: JsonbRef<'a>, mut each: impl FnMut(i32, Option<JsonbRef<'a>>)) {
+    match column.kind() {
+        Kind::Null => {}
+        Kind::Array => (0..column.len()).for_each(|index| each(index as i32, column.at(index))),
+        _ => each(0, None),
+    }
+}

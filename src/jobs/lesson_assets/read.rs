@@ -1,0 +1,174 @@
+//! Reading lessons in the order of their primary key.
+
+use crate::engine::relation::Relation;
+use crate::error::{invalid_argument, Result};
+use crate::jobs::asset_tables::Tables;
+use crate::postgres::arrays;
+use crate::postgres::jsonb::Jsonb;
+use crate::postgres::spi::{Connection, Mode, Rows, Statement};
+
+/// Which lessons a run looks at.
+#[derive(Clone, Default)]
+pub struct Filter {
+    pub organization_id: Option<String>,
+    /// Start behind this lesson.
+    pub after: Option<String>,
+}
+
+/// A lesson as it was read. The media are borrowed from the slice's memory.
+pub struct Lesson {
+    pub id: String,
+    pub organization: Option<String>,
+    pub course: Option<String>,
+    pub videos: Option<Jsonb>,
+    pub documents: Option<Jsonb>,
+}
+
+/// Columns id, organization, course, videos, documents.
+pub struct Page {
+    rows: Rows,
+}
+
+impl Page {
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn id(&self, index: usize) -> String {
+        self.rows.text(index, 0).unwrap_or_default()
+    }
+
+    pub fn weight(&self, index: usize) -> usize {
+        self.rows.raw_size(index, 3) + self.rows.raw_size(index, 4)
+    }
+
+    pub fn lesson(&self, index: usize) -> Lesson {
+        lesson(&self.rows, index)
+    }
+}
+
+fn lesson(rows: &Rows, index: usize) -> Lesson {
+    Lesson {
+        id: rows.text(index, 0).unwrap_or_default(),
+        organization: rows.text(index, 1),
+        course: rows.text(index, 2),
+        videos: rows.get(index, 3),
+        documents: rows.get(index, 4),
+    }
+}
+
+/// The statements that read lessons.
+pub struct Reader {
+    filter: Filter,
+    first: Statement,
+    next: Statement,
+    again: Statement,
+    /// The greatest id when the run started: it ends under live inserts.
+    bound: Option<String>,
+}
+
+impl Reader {
+    pub fn new(connection: &Connection, tables: &Tables, filter: Filter, execute: bool) -> Result<Self> {
+        let lesson = &tables.lesson;
+        let id_type = lesson.type_of("id");
+        let organization_type = tables.group.type_of("organization_id");
+        check_text(connection, lesson, "id", filter.after.as_deref(), "after")?;
+        check_text(connection, &tables.group, "organization_id", filter.organization_id.as_deref(), "organization_id")?;
+        let greater = &tables.lesson_order.greater;
+        let not_greater = &tables.lesson_order.not_greater;
+        let select = format!(
+            "SELECT l.id::pg_catalog.text, o.organization_id::pg_catalog.text, l.course_id::pg_catalog.text, l.videos, l.documents
+             FROM {} l
+             LEFT JOIN LATERAL (SELECT g.organization_id FROM {} c JOIN {} g ON g.id = c.group_id
+                                WHERE c.id = l.course_id LIMIT 1) o ON true",
+            lesson.sql_name, tables.course.sql_name, tables.group.sql_name
+        );
+        let scope = if filter.organization_id.is_some() {
+            format!("o.organization_id = $3::{organization_type}")
+        } else {
+            "$3::pg_catalog.text IS NULL".to_owned()
+        };
+        let bounded = format!("{scope} AND l.id {not_greater} $2::{id_type}");
+        let mut reader = Reader {
+            first: Statement::new(format!("{select} WHERE {bounded} ORDER BY l.id LIMIT $1")),
+            next: Statement::new(format!(
+                "{select} WHERE {bounded} AND l.id {greater} $4::{id_type} ORDER BY l.id LIMIT $1"
+            )),
+            // Under lock, so that the new decision is about what will be written.
+            again: Statement::new(format!(
+                "WITH locked AS MATERIALIZED (
+                     SELECT l.id, l.course_id, l.videos, l.documents, u.n
+                     FROM pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n) JOIN {} l ON l.id = u.id
+                     ORDER BY u.n FOR NO KEY UPDATE OF l)
+                 SELECT l.id::pg_catalog.text, o.organization_id::pg_catalog.text, l.course_id::pg_catalog.text, l.videos, l.documents
+                 FROM locked l
+                 LEFT JOIN LATERAL (SELECT g.organization_id FROM {} c JOIN {} g ON g.id = c.group_id
+                                    WHERE c.id = l.course_id LIMIT 1) o ON true
+                 ORDER BY l.n",
+                lesson.sql_name, tables.course.sql_name, tables.group.sql_name
+            )),
+            filter,
+            bound: None,
+        };
+        let mode = if execute { Mode::Write } else { Mode::Read };
+        let last = connection.query(
+            &format!("SELECT l.id::pg_catalog.text FROM {} l ORDER BY l.id DESC LIMIT 1", lesson.sql_name),
+            mode,
+            &[],
+        );
+        reader.bound = if last.is_empty() { None } else { last.text(0, 0) };
+        Ok(reader)
+    }
+
+    pub fn page(&self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
+        let bound = self.bound.as_deref();
+        let organization = self.filter.organization_id.as_deref();
+        let rows = match after.or(self.filter.after.as_deref()) {
+            None => connection.run(&self.first, mode, &[limit.into(), bound.into(), organization.into()]),
+            Some(after) => {
+                connection.run(&self.next, mode, &[limit.into(), bound.into(), organization.into(), after.into()])
+            }
+        };
+        Page { rows }
+    }
+
+    /// The rows `from..to` of a page as they are now, locked. One that has gone is left out.
+    pub fn again(&self, connection: &Connection, page: &Page, from: usize, to: usize) -> Vec<Lesson> {
+        let ids: Vec<String> = (from..to).map(|row| page.id(row)).collect();
+        let rows = connection.run(
+            &self.again,
+            Mode::Write,
+            &[arrays::text(ids.iter().map(|id| Some(id.as_str()))).into()],
+        );
+        let lessons = (0..rows.len()).map(|row| lesson(&rows, row).owned()).collect();
+        drop(rows);
+        lessons
+    }
+}
+
+impl Lesson {
+    /// Media copied into the current memory context, so that they outlive the rows they were read from.
+    fn owned(self) -> Self {
+        Lesson { videos: self.videos.map(Jsonb::copied), documents: self.documents.map(Jsonb::copied), ..self }
+    }
+}
+
+/// 22023 when `value` is no text of the column's type.
+fn check_text(
+    connection: &Connection,
+    relation: &Relation,
+    column: &str,
+    value: Option<&str>,
+    argument: &str,
+) -> Result<()> {
+    let Some(value) = value else { return Ok(()) };
+    let column_type = relation.type_of(column).to_owned();
+    let parses = crate::postgres::spi::reads_as(connection, value, &column_type);
+    if parses {
+        return Ok(());
+    }
+    Err(invalid_argument(
+        format!("{argument} is not a {column_type}: {}", crate::engine::relation::quote_literal(value)),
+        format!("It takes the text of a value of {}.{column}.", relation.sql_name),
+    ))
+}

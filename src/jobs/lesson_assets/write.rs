@@ -1,0 +1,293 @@
+//! Writing a decided slice: a handful of statements over arrays, in an order that cannot deadlock with itself.
+
+use media_assets_core::jobs::lesson::{AssetId, Media, Normalized, Outcome, Slot};
+
+use super::read::Lesson;
+use super::{Decided, Item};
+use crate::engine::Stale;
+use crate::jobs::asset_tables::{Tables, ASSET_COLUMNS, ASSET_KEY, HAS_NULLS_NOT_DISTINCT, USAGE_KEY};
+use crate::postgres::jsonb::{from_text, Jsonb, JsonbRef};
+use crate::postgres::patch::patch_asset_ids;
+use crate::postgres::spi::{Connection, Mode, Parameter, Statement};
+use crate::postgres::{arrays, write_flag};
+
+/// The statements that write.
+pub struct Writer {
+    lock_lessons: Statement,
+    share_assets: Statement,
+    insert_assets: Statement,
+    insert_usages: Statement,
+    /// The id of a usage is ours when its column is a uuid without default.
+    makes_usage_ids: bool,
+    update_videos: Statement,
+    update_documents: Statement,
+    update_both: Statement,
+}
+
+impl Writer {
+    pub fn new(_: &Connection, tables: &Tables) -> Option<Self> {
+        let (assets, usages) = (tables.assets.as_ref()?, tables.usages.as_ref()?);
+        let lesson = &tables.lesson.sql_name;
+        let id_type = tables.lesson.type_of("id");
+        // Two columns are constants; every other one is an array, cast to the column's own type without its length, so
+        // that a value that is too long is an error and not cut.
+        let arrays: Vec<&str> = ASSET_COLUMNS.into_iter().filter(|column| *column != "status").collect();
+        let unnested: Vec<String> = (1..=arrays.len()).map(|n| format!("pg_catalog.unnest(${n})")).collect();
+        let values: Vec<String> = ASSET_COLUMNS
+            .into_iter()
+            .map(|column| match column {
+                "status" => format!("'active'::{}", assets.type_of(column)),
+                _ => format!("u.{column}::{}", assets.type_of(column)),
+            })
+            .collect();
+        let insert_assets = format!(
+            "INSERT INTO {} ({}) SELECT {} FROM ROWS FROM ({}) u({}) ON CONFLICT ({}) DO NOTHING",
+            assets.sql_name,
+            ASSET_COLUMNS.join(", "),
+            values.join(", "),
+            unnested.join(", "),
+            arrays.join(", "),
+            ASSET_KEY.join(", "),
+        );
+        let makes_usage_ids = usages.columns.get("id").is_some_and(|id| id.sql_type == "uuid" && !id.has_default);
+        let (id_column, id_value) = if makes_usage_ids { ("id, ", "u.id, ") } else { ("", "") };
+        let conflict = if HAS_NULLS_NOT_DISTINCT {
+            USAGE_KEY.join(", ")
+        } else {
+            "organization_id, asset_id, target_type, target_id, slot_type, (COALESCE(slot_key, '')), (COALESCE(position, -1))"
+                .to_owned()
+        };
+        let insert_usages = format!(
+            "INSERT INTO {table} ({id_column}organization_id, asset_id, target_type, target_id, slot_type, position)
+             SELECT {id_value}u.organization_id, u.asset_id, 'lesson', u.target_id, u.slot_type, u.place
+             FROM ROWS FROM (pg_catalog.unnest($1::{organization}[]), pg_catalog.unnest($2), pg_catalog.unnest($3::{target}[]),
+                             pg_catalog.unnest($4::{slot}[]), pg_catalog.unnest($5), pg_catalog.unnest($6))
+                  u(organization_id, asset_id, target_id, slot_type, place, id)
+             ON CONFLICT ({conflict}) DO NOTHING",
+            table = usages.sql_name,
+            organization = usages.type_of("organization_id"),
+            target = usages.type_of("target_id"),
+            slot = usages.type_of("slot_type"),
+        );
+        let update = |set: &str, columns: &str, unnested: &str| {
+            Statement::new(format!(
+                "UPDATE {lesson} l SET {set} FROM ROWS FROM (pg_catalog.unnest($1::{id_type}[]), {unnested}) u(id, {columns}) WHERE l.id = u.id"
+            ))
+        };
+        Some(Writer {
+            lock_lessons: Statement::new(format!(
+                "SELECT u.n, l.course_id::pg_catalog.text, l.videos, l.documents
+                 FROM pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n) JOIN {lesson} l ON l.id = u.id
+                 ORDER BY u.n FOR NO KEY UPDATE OF l"
+            )),
+            share_assets: Statement::new(format!(
+                "SELECT 1 FROM pg_catalog.unnest($1) WITH ORDINALITY u(id, n) JOIN {} a ON a.id = u.id
+                 ORDER BY u.n FOR KEY SHARE OF a",
+                assets.sql_name
+            )),
+            insert_assets: Statement::new(insert_assets),
+            insert_usages: Statement::new(insert_usages),
+            makes_usage_ids,
+            update_videos: update("videos = u.videos", "videos", "pg_catalog.unnest($2)"),
+            update_documents: update("documents = u.documents", "documents", "pg_catalog.unnest($2)"),
+            update_both: update(
+                "videos = u.videos, documents = u.documents",
+                "videos, documents",
+                "pg_catalog.unnest($2), pg_catalog.unnest($3)",
+            ),
+        })
+    }
+
+    /// Writes what was decided for the slice.
+    ///
+    /// # Errors
+    /// [`Stale`] when a lesson changed since it was read, a reused asset has gone, or another session was first.
+    pub fn write(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+        write_flag::while_writing(|| {
+            self.lock(connection, decided)?;
+            self.share(connection, decided)?;
+            self.create_assets(connection, decided)?;
+            self.create_usages(connection, decided)?;
+            self.patch(connection, decided)
+        })
+    }
+
+    /// Locks the lessons that have something to write and looks whether they are as they were read.
+    fn lock(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+        let lessons: Vec<&Lesson> = decided
+            .each_lesson()
+            .filter(|(_, items)| items.iter().any(Item::has_writes))
+            .map(|(lesson, _)| lesson)
+            .collect();
+        let parameters = [arrays::text(lessons.iter().map(|lesson| Some(lesson.id.as_str()))).into()];
+        let rows = connection.run(&self.lock_lessons, Mode::Write, &parameters);
+        if rows.len() != lessons.len() {
+            return Err(Stale);
+        }
+        let same = |read: Option<Jsonb>, now: Option<Jsonb>| match (read, now) {
+            (None, None) => true,
+            (Some(read), Some(now)) => read.same_bytes(now),
+            _ => false,
+        };
+        for (row, lesson) in lessons.iter().enumerate() {
+            if rows.text(row, 1) != lesson.course
+                || !same(lesson.videos, rows.get(row, 2))
+                || !same(lesson.documents, rows.get(row, 3))
+            {
+                return Err(Stale);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the reused assets that get a usage from being deleted meanwhile.
+    fn share(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+        let created: std::collections::HashSet<AssetId> =
+            decided.creating.iter().filter_map(|index| asset_of(&decided.items[*index])).collect();
+        let mut reused: Vec<AssetId> = decided
+            .items
+            .iter()
+            .filter(|item| item.has_writes())
+            .filter_map(asset_of)
+            .filter(|id| !created.contains(id))
+            .collect();
+        reused.sort_unstable();
+        reused.dedup();
+        if reused.is_empty() {
+            return Ok(());
+        }
+        let parameters = [arrays::uuid(reused.iter().map(|id| Some(*id))).into()];
+        expect(connection.run(&self.share_assets, Mode::Write, &parameters).len(), reused.len())
+    }
+
+    fn create_assets(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+        let mut new: Vec<(&str, &Media<'static, JsonbRef<'static>>, AssetId)> = decided
+            .creating
+            .iter()
+            .filter_map(|index| {
+                let item = &decided.items[*index];
+                let organization = decided.lessons[item.lesson].organization.as_deref()?;
+                match &item.normalized {
+                    Normalized::Eligible(media) => Some((organization, media.as_ref(), asset_of(item)?)),
+                    Normalized::Skipped { .. } => None,
+                }
+            })
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        new.sort_unstable_by(|left, right| (left.0, &left.1.canonical_key).cmp(&(right.0, &right.1.canonical_key)));
+        let text = |of: &dyn Fn(&Media<'static, JsonbRef<'static>>) -> Option<String>| -> Parameter {
+            let values: Vec<Option<String>> = new.iter().map(|(_, media, _)| of(media)).collect();
+            arrays::text(values.iter().map(Option::as_deref)).into()
+        };
+        let empty = from_text("{}").datum();
+        // In the order of ASSET_COLUMNS, without status.
+        let parameters: [Parameter; 17] = [
+            arrays::uuid(new.iter().map(|(.., id)| Some(*id))).into(),
+            arrays::text(new.iter().map(|(organization, ..)| Some(*organization))).into(),
+            arrays::text(new.iter().map(|(_, media, _)| Some(media.kind))).into(),
+            arrays::text(new.iter().map(|(_, media, _)| Some(media.provider))).into(),
+            arrays::text(new.iter().map(|(_, media, _)| Some(media.storage_provider))).into(),
+            arrays::text(new.iter().map(|(_, media, _)| media.storage_key.as_deref())).into(),
+            arrays::text(new.iter().map(|(_, media, _)| media.source_url.as_deref())).into(),
+            arrays::text(new.iter().map(|(_, media, _)| media.mime_type.as_deref())).into(),
+            arrays::int8(new.iter().map(|(_, media, _)| media.byte_size)).into(),
+            text(&|media| media.title.as_deref().map(str::to_owned)),
+            text(&|media| media.description.as_deref().map(str::to_owned)),
+            text(&|media| media.thumbnail_url.as_deref().map(str::to_owned)),
+            arrays::int4(new.iter().map(|(_, media, _)| media.duration_seconds)).into(),
+            text(&|media| media.aspect_ratio.as_deref().map(str::to_owned)),
+            arrays::boolean(new.iter().map(|(_, media, _)| Some(media.is_external))).into(),
+            arrays::jsonb(new.iter().map(|(_, media, _)| Some(media.metadata.map_or(empty, JsonbRef::to_datum)))).into(),
+            arrays::text(new.iter().map(|(_, media, _)| Some(media.canonical_key.as_str()))).into(),
+        ];
+        expect(connection.run(&self.insert_assets, Mode::Write, &parameters).len(), new.len())
+    }
+
+    fn create_usages(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+        let new: Vec<(&Item, AssetId)> = decided
+            .items
+            .iter()
+            .filter(|item| !item.usage_exists)
+            .filter_map(|item| Some((item, asset_of(item)?)))
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let lesson = |item: &Item| &decided.lessons[item.lesson];
+        let ids = new.iter().map(|_| self.makes_usage_ids.then(|| *uuid::Uuid::now_v7().as_bytes()));
+        let parameters = [
+            arrays::text(new.iter().map(|(item, _)| lesson(item).organization.as_deref())).into(),
+            arrays::uuid(new.iter().map(|(_, asset)| Some(*asset))).into(),
+            arrays::text(new.iter().map(|(item, _)| Some(lesson(item).id.as_str()))).into(),
+            arrays::text(new.iter().map(|(item, _)| Some(item.slot.name()))).into(),
+            arrays::int4(new.iter().map(|(item, _)| Some(item.position))).into(),
+            arrays::uuid(ids).into(),
+        ];
+        expect(connection.run(&self.insert_usages, Mode::Write, &parameters).len(), new.len())
+    }
+
+    fn patch(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+        let mut videos = Vec::new();
+        let mut documents = Vec::new();
+        let mut both = Vec::new();
+        for (lesson, items) in decided.each_lesson() {
+            let patched = |slot, column: Option<Jsonb>| {
+                let ids = patches(items, slot);
+                column.filter(|_| ids.iter().any(Option::is_some)).map(|column| patch_asset_ids(column, &ids))
+            };
+            match (patched(Slot::Video, lesson.videos), patched(Slot::Document, lesson.documents)) {
+                (None, None) => {}
+                (Some(of_videos), None) => videos.push((lesson.id.as_str(), of_videos)),
+                (None, Some(of_documents)) => documents.push((lesson.id.as_str(), of_documents)),
+                (Some(of_videos), Some(of_documents)) => both.push((lesson.id.as_str(), of_videos, of_documents)),
+            }
+        }
+        for (statement, rows) in [(&self.update_videos, &videos), (&self.update_documents, &documents)] {
+            if !rows.is_empty() {
+                let parameters = [
+                    arrays::text(rows.iter().map(|(id, _)| Some(*id))).into(),
+                    arrays::jsonb(rows.iter().map(|(_, column)| Some(column.datum()))).into(),
+                ];
+                expect(connection.run(statement, Mode::Write, &parameters).len(), rows.len())?;
+            }
+        }
+        if both.is_empty() {
+            return Ok(());
+        }
+        let parameters = [
+            arrays::text(both.iter().map(|(id, ..)| Some(*id))).into(),
+            arrays::jsonb(both.iter().map(|(_, videos, _)| Some(videos.datum()))).into(),
+            arrays::jsonb(both.iter().map(|(.., documents)| Some(documents.datum()))).into(),
+        ];
+        expect(connection.run(&self.update_both, Mode::Write, &parameters).len(), both.len())
+    }
+}
+
+fn expect(rows: usize, wanted: usize) -> Result<(), Stale> {
+    if rows == wanted {
+        Ok(())
+    } else {
+        Err(Stale)
+    }
+}
+
+fn asset_of(item: &Item) -> Option<AssetId> {
+    match item.outcome {
+        Outcome::Eligible { asset, .. } => asset.id,
+        Outcome::Skipped(_) => None,
+    }
+}
+
+/// The ids to write into a column's items, by position.
+fn patches(items: &[Item], slot: Slot) -> Vec<Option<AssetId>> {
+    items
+        .iter()
+        .filter(|item| item.slot == slot)
+        .map(|item| match item.outcome {
+            Outcome::Eligible { asset, patch: true, .. } => asset.id,
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,7 @@
+//! How each job reads a page and applies its decisions: SQL over arrays.
+
+pub mod asset_keys;
+pub mod asset_tables;
+pub mod lesson_assets;
+pub mod table_ddl;
+pub mod wrong_keys;

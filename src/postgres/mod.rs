@@ -1,0 +1,15 @@
+//! Everything that touches PostgreSQL's memory or C API. The only place with `unsafe`; each block says why it is sound.
+#![allow(unsafe_code)]
+
+pub mod arrays;
+pub mod backend;
+pub mod jsonb;
+pub mod memory;
+pub mod patch;
+pub mod record;
+pub mod row_set;
+pub mod settings_level;
+pub mod spi;
+pub mod subtransaction;
+pub mod view;
+pub mod write_flag;

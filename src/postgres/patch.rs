@@ -1,0 +1,89 @@
+//! Writing `assetId` into the items of a jsonb array, everything else untouched.
+
+use media_assets_core::json::{Json, Kind};
+use pgrx::pg_sys::{self, jbvType, JsonbIteratorToken, JsonbParseState, JsonbValue};
+
+use super::jsonb::{from_value, Jsonb, JsonbRef};
+
+const KEY: &str = "assetId";
+
+/// `items` with `assetId` of element *i* set to `ids[i]`, where that is given and the element is an object.
+///
+/// Other members, other elements, number digits and nested values stay as they are. Anything but an array is returned
+/// as it is.
+pub fn patch_asset_ids(items: Jsonb, ids: &[Option<[u8; 16]>]) -> Jsonb {
+    let array = items.value();
+    if array.kind() != Kind::Array {
+        return items;
+    }
+    let mut state: *mut JsonbParseState = std::ptr::null_mut();
+    push(&mut state, JsonbIteratorToken::WJB_BEGIN_ARRAY, None);
+    for index in 0..array.len() {
+        let Some(element) = array.at(index) else { break };
+        match ids.get(index).copied().flatten() {
+            Some(id) if element.kind() == Kind::Object => push_with_id(&mut state, element, id),
+            _ => {
+                push(&mut state, JsonbIteratorToken::WJB_ELEM, Some(element.raw()));
+            }
+        }
+    }
+    from_value(push(&mut state, JsonbIteratorToken::WJB_END_ARRAY, None))
+}
+
+fn push(
+    state: &mut *mut JsonbParseState,
+    token: JsonbIteratorToken::Type,
+    value: Option<JsonbValue>,
+) -> *mut JsonbValue {
+    let mut value = value;
+    let pointer = value.as_mut().map_or(std::ptr::null_mut(), std::ptr::from_mut);
+    // SAFETY: tokens are pushed in matching pairs by this file; the value is copied into the state, and what it points
+    // at lives in the jsonb that is being patched.
+    unsafe { pg_sys::pushJsonbValue(state, token, pointer) }
+}
+
+fn string(bytes: &[u8]) -> JsonbValue {
+    // SAFETY: all zero is a valid JsonbValue (jbvNull); tag and member are set together.
+    unsafe {
+        let mut value: JsonbValue = std::mem::zeroed();
+        value.type_ = jbvType::jbvString;
+        value.val.string.len = bytes.len() as i32;
+        // Copied, since the state keeps the pointer until the jsonb is built.
+        let copy = pg_sys::palloc(bytes.len()).cast::<u8>();
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+        value.val.string.val = copy.cast();
+        value
+    }
+}
+
+fn push_with_id(state: &mut *mut JsonbParseState, object: JsonbRef<'_>, id: [u8; 16]) {
+    let Some(container) = object.container() else { return };
+    push(state, JsonbIteratorToken::WJB_BEGIN_OBJECT, None);
+    // SAFETY: the iterator walks the object's container; with nested values skipped it gives pairs of key and value
+    // between the begin and end tokens, and sets itself to NULL at the end.
+    unsafe {
+        let mut iterator = pg_sys::JsonbIteratorInit(container);
+        let mut value: JsonbValue = std::mem::zeroed();
+        let mut own_key = false;
+        loop {
+            match pg_sys::JsonbIteratorNext(&mut iterator, &mut value, true) {
+                JsonbIteratorToken::WJB_DONE => break,
+                JsonbIteratorToken::WJB_KEY => {
+                    let key = value.val.string;
+                    own_key = std::slice::from_raw_parts(key.val.cast::<u8>(), key.len as usize) == KEY.as_bytes();
+                    if !own_key {
+                        push(state, JsonbIteratorToken::WJB_KEY, Some(value));
+                    }
+                }
+                JsonbIteratorToken::WJB_VALUE if !own_key => {
+                    push(state, JsonbIteratorToken::WJB_VALUE, Some(value));
+                }
+                _ => {}
+            }
+        }
+    }
+    push(state, JsonbIteratorToken::WJB_KEY, Some(string(KEY.as_bytes())));
+    let id = uuid::Uuid::from_bytes(id).hyphenated().to_string();
+    push(state, JsonbIteratorToken::WJB_VALUE, Some(string(id.as_bytes())));
+    push(state, JsonbIteratorToken::WJB_END_OBJECT, None);
+}

@@ -1,0 +1,108 @@
+//! The one savepoint helper of the code base.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::{self, PgTryBuilder};
+
+/// What went wrong inside a subtransaction that was rolled back.
+#[derive(Debug)]
+pub struct Failure {
+    caught: Caught,
+}
+
+#[derive(Debug)]
+enum Caught {
+    Error(CaughtError),
+    /// A trigger of the user's kept a row from being written, without an error.
+    Refused(String),
+}
+
+impl Failure {
+    /// A row that a trigger of the user's kept from being written, without an error.
+    pub fn refused(row: &str) -> Self {
+        Failure { caught: Caught::Refused(format!("a trigger kept what belongs to this {row} from being written")) }
+    }
+
+    fn report(&self) -> Option<&pg_sys::panic::ErrorReportWithLevel> {
+        match &self.caught {
+            Caught::Error(
+                CaughtError::PostgresError(report)
+                | CaughtError::ErrorReport(report)
+                | CaughtError::RustPanic { ereport: report, .. },
+            ) => Some(report),
+            Caught::Refused(_) => None,
+        }
+    }
+
+    /// The five characters of the SQLSTATE.
+    pub fn sqlstate(&self) -> String {
+        // 09000 is triggered_action_exception.
+        self.report().map_or_else(|| "09000".to_owned(), |report| sqlstate_text(report.sql_error_code() as i32))
+    }
+
+    pub fn message(&self) -> &str {
+        match &self.caught {
+            Caught::Refused(message) => message,
+            Caught::Error(_) => self.report().map_or("", |report| report.message()),
+        }
+    }
+
+    /// Whether the failure says nothing about the row at hand: cancelled, shut down, out of resources, broken.
+    pub fn stops_the_run(&self) -> bool {
+        matches!(self.caught, Caught::Error(CaughtError::RustPanic { .. }))
+            || matches!(self.sqlstate().get(..2), Some("53" | "57" | "58" | "XX"))
+    }
+
+    /// Whether another transaction stood in the way: serialization, deadlock, lock timeout.
+    pub fn is_contention(&self) -> bool {
+        let state = self.sqlstate();
+        state.starts_with("40") || state == "55P03"
+    }
+
+    /// Whether a row that the work relied on has gone meanwhile (foreign key violation).
+    pub fn is_missing_reference(&self) -> bool {
+        self.sqlstate() == "23503"
+    }
+
+    /// Raises the failure again as it was.
+    pub fn rethrow(self) -> ! {
+        match self.caught {
+            Caught::Error(caught) => caught.rethrow(),
+            Caught::Refused(message) => panic!("{message}"),
+        }
+    }
+}
+
+fn sqlstate_text(code: i32) -> String {
+    // Six bits for each character, least significant first, as MAKE_SQLSTATE packs them.
+    (0..5).map(|place| char::from((((code >> (6 * place)) & 0x3F) as u8) + b'0')).collect()
+}
+
+/// Runs `work` in a subtransaction: released when it gives `Ok`, rolled back when it gives `Err` or raises.
+///
+/// Restores the memory context and resource owner on both ways out. Nothing that `work` counted may be kept when this
+/// gives a [`Failure`].
+pub fn in_subtransaction<R, E>(work: impl FnOnce() -> Result<R, E>) -> Result<Result<R, E>, Failure> {
+    // SAFETY: this is the sequence of PL/pgSQL's exception block: the subtransaction is begun and ended in the same
+    // function, and context and owner are put back before anything else runs.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
+            .catch_others(|caught| Err(Failure { caught: Caught::Error(caught) }))
+            .catch_rust_panic(|caught| Err(Failure { caught: Caught::Error(caught) }))
+            .execute();
+        if matches!(outcome, Ok(Ok(_))) {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::MemoryContextSwitchTo(context);
+        pg_sys::CurrentResourceOwner = owner;
+        outcome
+    }
+}

@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# Measures the main job against the physical limit and against other ways of doing it; prints medians and ratios.
+#
+#   LESSONS=30000 ROUNDS=5 tools/bench.sh
+#
+# Every measured run starts in a fresh copy of the same database; the ways take turns. Raw figures: target/bench/.
+# shellcheck source=tools/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$root"
+
+lessons=${LESSONS:-30000}
+rounds=${ROUNDS:-$((lessons > 100000 ? 3 : 5))}
+client_lessons=$((lessons > 30000 ? 3000 : lessons / 10))
+small=$((lessons / 10))
+work=$target/bench
+raw=$work/raw.csv
+mkdir -p "$work"
+: >"$raw"
+
+tools/setup.sh
+# Durable as in production. No checkpoint, vacuum or page image falls into one run and not into another.
+export MEDIA_ASSETS_SETTINGS='fsync = on
+full_page_writes = off
+autovacuum = off
+jit = off
+shared_buffers = 4GB
+max_wal_size = 32GB
+checkpoint_timeout = 1d'
+dsn=$(tools/server.sh up 15 bench)
+bin=$(tools/server.sh bindir 15 bench)
+port=${dsn#*port=}
+export PGHOST=127.0.0.1 PGPORT=${port%% *} PGUSER=postgres PGOPTIONS='-c client_min_messages=warning -c media_assets.progress=off'
+
+psql() { "$bin/psql" -XqAt -v ON_ERROR_STOP=1 "$@"; }
+copy_database() { psql -d postgres -c "DROP DATABASE IF EXISTS $2" -c "CREATE DATABASE $2 TEMPLATE $1" -c CHECKPOINT; }
+drop_database() { psql -d postgres -c "DROP DATABASE IF EXISTS $1"; }
+record() { printf '%s,%s,%s,%s\n' "$@" >>"$raw"; }
+
+# measure WAY ROUND DATABASE FILE: seconds and bytes of WAL of a script of SQL.
+measure() {
+  local result
+  result=$(psql -d "$3" -v file="$4" <<'SQL'
+SELECT asset_key_version() \g /dev/null
+SELECT clock_timestamp() AS began, pg_current_wal_insert_lsn() AS wal \gset
+\o /dev/null
+\i :file
+\o
+SELECT round(extract(epoch FROM clock_timestamp() - :'began'), 4), pg_current_wal_insert_lsn() - :'wal';
+SQL
+  )
+  record "$1" "$2" "${result%|*}" "${result#*|}"
+  say "  round $2  $(printf '%-14s' "$1") ${result%|*} s"
+}
+
+# memory WAY DATABASE FILE: how far the server process grows beyond its start, in kB (private memory, seen every 20 ms).
+memory() {
+  local pid_file=$work/pid pid kb start='' peak=0
+  rm -f "$pid_file"
+  psql -d "$2" -v file="$3" -v pid_file="$pid_file" >/dev/null <<'SQL' &
+SELECT asset_key_version() \g /dev/null
+SELECT pg_backend_pid() \g :pid_file
+SELECT pg_sleep(0.5);
+\i :file
+SQL
+  until [ -s "$pid_file" ]; do sleep 0.02; done
+  pid=$(cat "$pid_file")
+  while kb=$(awk '/^RssAnon:/{print $2}' "/proc/$pid/status" 2>/dev/null) && [ -n "$kb" ]; do
+    start=${start:-$kb}
+    if [ "$kb" -gt "$peak" ]; then peak=$kb; fi
+    sleep 0.02
+  done
+  wait
+  record "$1" 1 $((peak - start)) 0
+}
+
+# --- start states ------------------------------------------------------------------------------------------------
+
+make_start() { # LESSONS SUFFIX
+  say "generating $1 lessons"
+  drop_database "raw$2"
+  psql -d postgres -c "CREATE DATABASE raw$2"
+  psql -d "raw$2" -v lessons="$1" -f bench/schema.sql >/dev/null
+  # Reading once sets the hint bits, which is all that analysing would change besides statistics.
+  psql -d "raw$2" -c 'SELECT count(*) FROM lesson' >/dev/null
+  copy_database "raw$2" "start$2"
+  psql -d "start$2" -c 'VACUUM ANALYZE'
+}
+
+make_start "$lessons" ''
+make_start "$small" _small
+copy_database start start_refused
+psql -d start_refused -f bench/refuse_lessons.sql
+copy_database start start_final
+psql -d start_final -f bench/execute.sql -f bench/final_rows.sql >"$work/rows"
+# The lessons of the limit are a copy of the same start, not what an execution left.
+drop_database start_limit
+copy_database start start_limit
+"$bin/pg_dump" -d start_final -n final | psql -d start_limit >/dev/null
+psql -d start_limit -c 'ANALYZE'
+drop_database start_final
+
+say "building the client"
+(cd bench/client && cargo build --release --quiet --target-dir "$target/bench-client")
+client=$target/bench-client/release/lesson-by-lesson
+
+# --- the ways, in turns -------------------------------------------------------------------------------------------
+
+for round in $(seq "$rounds"); do
+  copy_database start_limit run
+  measure limit "$round" run bench/physical_limit.sql
+
+  copy_database start run
+  measure dry_run "$round" run bench/dry_run.sql
+  measure execute "$round" run bench/execute.sql
+  psql -d run -c VACUUM -c CHECKPOINT
+  measure rerun "$round" run bench/execute.sql
+
+  copy_database start_refused run
+  measure refused "$round" run bench/execute.sql
+
+  copy_database raw run
+  measure unanalysed "$round" run bench/execute.sql
+
+  copy_database start_small run
+  measure small "$round" run bench/execute.sql
+
+  if [ "$lessons" -le 30000 ] || [ "$round" = 1 ]; then
+    copy_database start run
+    measure row_loop "$round" run bench/row_loop.sql
+  fi
+
+  copy_database start run
+  seconds=$("$client" "host=127.0.0.1 port=$PGPORT user=postgres dbname=run" "$client_lessons")
+  record client "$round" "$(awk "BEGIN{print $seconds * $lessons / $client_lessons}")" 0
+  say "  round $round  client         $seconds s for $client_lessons lessons"
+done
+
+# --- once ---------------------------------------------------------------------------------------------------------
+
+say "memory, buffers, keys"
+copy_database start run
+memory dry_memory run bench/dry_run.sql
+memory execute_memory run bench/execute.sql
+
+# A hundred batches, one after the other: the blocks that the first, the tenth and the last touched.
+copy_database start run
+psql -d run -v batch=$((lessons / 100)) -f bench/batch_buffers.sql | while IFS='|' read -r number buffers; do
+  record "batch_$number" 1 "$buffers" 0
+done
+
+for round in $(seq "$rounds"); do
+  for form in upload youtube generic; do measure "keys_$form" "$round" run "bench/keys_$form.sql"; done
+  measure keys_none "$round" run bench/keys_none.sql
+done
+drop_database run
+
+# --- medians and ratios ---------------------------------------------------------------------------------------------
+
+printf '\n%s lessons, %s; medians of %s rounds\n\n' "$lessons" "$(cat "$work/rows" | tr '|' ' ' | awk '{print $1 " assets, " $2 " usages, " $3 " errors"}')" "$rounds"
+{
+  echo 'CREATE TEMPORARY TABLE raw (way text, round int, value numeric, wal numeric);'
+  echo 'COPY raw FROM STDIN CSV;'
+  cat "$raw"
+  echo '\.'
+  cat bench/report.sql
+} | psql -d postgres -v lessons="$lessons" -v small="$small"
