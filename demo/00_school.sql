@@ -15,7 +15,7 @@ COMMENT ON SCHEMA demo IS 'what the demo itself needs; not part of the applicati
 CREATE FUNCTION demo.assert(holds boolean, claim text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
   IF holds IS NOT TRUE THEN RAISE EXCEPTION 'this does not hold: %', claim; END IF;
-  RETURN claim;
+  RETURN '✓ ' || claim;
 END $$;
 
 -- The same number for the same text, so that every demo shows the same figures.
@@ -100,7 +100,7 @@ CROSS JOIN LATERAL (
     WHEN 17 THEN jsonb_build_object('link', 'https://drive.google.com/file/d/1' || md5(which::text) || '/view?usp=sharing', 'type', 'google_drive')
     WHEN 18 THEN jsonb_build_object('type', 'upload', 'key', 'uploads/' || which || '.mp4', 'assetId', md5('gone ' || which)::uuid)
     WHEN 19 THEN jsonb_build_object('type', 'upload', 'fileName', 'stream', 'assetId', md5('stream ' || which % 40)::uuid)
-    ELSE jsonb_build_object('type', 'upload', 'key', 'uploads/' || h % 9000 || '.mp4', 'fileName', 'Recording ' || h % 9000 || '.mp4',
+    ELSE jsonb_build_object('type', 'upload', 'key', 'uploads/' || h % 1500 || '.mp4', 'fileName', 'Recording ' || h % 1500 || '.mp4',
                             'metadata', jsonb_build_object('duration', h % 5400 / 10.0, 'byteSize', CASE WHEN h % 3 > 0 THEN 1000000 + h END))
   END ORDER BY i), '[]') AS items
   FROM (SELECT i, demo.hash(n || ' video ' || i) AS h FROM generate_series(1, demo.hash('videos ' || n) % 4) i) item,
@@ -112,7 +112,7 @@ CROSS JOIN LATERAL (
     WHEN 7 THEN jsonb_build_object('name', 'Sheet', 'link', 'docs.example/sheets/' || h / 10 % 800 || '.xlsx')
     WHEN 8 THEN jsonb_build_object('type', 'pdf', 'name', 'Forgotten.pdf')
     WHEN 9 THEN '"see the blackboard"'
-    ELSE jsonb_build_object('type', 'pdf', 'name', 'Script ' || h % 5000 || '.pdf', 'key', 'documents/' || h % 5000 || '.pdf', 'size', 20000 + h % 5000)
+    ELSE jsonb_build_object('type', 'pdf', 'name', 'Script ' || h % 600 || '.pdf', 'key', 'documents/' || h % 600 || '.pdf', 'size', 20000 + h % 600)
   END ORDER BY i) AS items
   FROM (SELECT i, demo.hash(n || ' document ' || i) AS h FROM generate_series(1, demo.hash('documents ' || n) % 3) i) item
 ) documents;

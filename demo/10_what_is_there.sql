@@ -16,7 +16,7 @@ ORDER BY o.name;
 \echo 'Media are buried in two jsonb columns of each lesson, in every shape that the years have brought:'
 \echo
 
-SELECT l.title AS lesson, left(item::text, 78) AS video
-FROM lesson l, jsonb_array_elements(l.videos) item
+SELECT l.title AS lesson, left(item::text, 72) AS video
+FROM lesson l, jsonb_array_elements(l.videos) WITH ORDINALITY AS video (item, place)
 WHERE l.id::text LIKE '00000000-%' AND l.title IN ('Fractions', 'Volcanoes', 'Old importer', 'Broken editor', 'Copied from Riverside')
-ORDER BY l.id;
+ORDER BY l.id, place;

@@ -21,5 +21,7 @@ FROM json_each_text(:'first_counters'::json) WITH ORDINALITY AS counter (key, va
 WHERE value <> '0'
 ORDER BY place;
 
+\t on
 SELECT demo.assert(to_regclass('assets') IS NULL AND to_regclass('asset_usages') IS NULL,
-                   'nothing was written: there are still no asset tables') AS "✓";
+                   'nothing was written: there are still no asset tables');
+\t off

@@ -5,7 +5,7 @@
 \echo '   SELECT * FROM create_asset_tables();'
 \echo
 
-SELECT relation, left(regexp_replace(ddl, '\s+', ' ', 'g'), 68) AS ddl, executed FROM create_asset_tables();
+SELECT relation, left(regexp_replace(ddl, '\s+', ' ', 'g'), 62) AS ddl, executed FROM create_asset_tables();
 
 -- Since then the application stores its streams as assets: their manifest is there, and not in the lesson.
 -- One of them belongs to Riverside, and a lesson of Northside was copied with its assetId.

@@ -6,10 +6,10 @@
 \echo
 
 CREATE TEMPORARY VIEW explained AS
-SELECT l.title, e.*, replace(e.slot_type, 'lesson_', '') || ' ' || e.position AS item
+SELECT l.title AS lesson, e.*, replace(e.slot_type, 'lesson_', '') || ' ' || e.position AS item
 FROM explain_lesson_assets(max_lessons => 11) e JOIN lesson l ON l.id::text = e.lesson_id;
 
-SELECT title AS lesson, item, coalesce(action, reason) AS decision, usage_action AS usage, left(canonical_key, 41) AS canonical_key
+SELECT lesson, item, coalesce(action, reason) AS decision, usage_action AS usage, left(canonical_key, 28) AS canonical_key
 FROM explained
 ORDER BY lesson_id, slot_type DESC, position;
 

@@ -24,7 +24,8 @@ SELECT counter, dry_run AS "dry run", executed,
        again AS "once more"
 FROM demo.counters ORDER BY place;
 
-SELECT demo.assert(bool_and(dry_run IS NOT DISTINCT FROM executed), 'the dry run predicted every counter to the unit') AS "✓"
+\t on
+SELECT demo.assert(bool_and(dry_run IS NOT DISTINCT FROM executed), 'the dry run predicted every counter to the unit')
 FROM demo.counters
 UNION ALL
 SELECT demo.assert(sum(again) = 0, 'the second run created, used and patched nothing, and failed nowhere')
@@ -39,3 +40,4 @@ SELECT demo.assert(max(executed) FILTER (WHERE counter = 'media_items_eligible')
                    = sum(executed) FILTER (WHERE counter IN ('assets_created', 'assets_reused')),
                    'each eligible item has its asset')
 FROM demo.counters;
+\t off

@@ -11,4 +11,6 @@ CREATE TABLE demo.findings AS SELECT * FROM verify_lesson_assets();
 SELECT severity, finding, count(*) AS places, left(min(detail), 60) AS "for example"
 FROM demo.findings GROUP BY severity, finding ORDER BY severity, places DESC;
 
-SELECT demo.assert(count(*) = 0, 'verified: no errors') AS "✓" FROM demo.findings WHERE severity = 'error';
+\t on
+SELECT demo.assert(count(*) = 0, 'verified: no errors') FROM demo.findings WHERE severity = 'error';
+\t off

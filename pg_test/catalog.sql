@@ -82,7 +82,8 @@ SELECT is((SELECT arguments FROM own_function WHERE proname = 'normalize_lesson_
 SELECT is((SELECT count(*)::int FROM own_function WHERE proname = 'prepare_asset_tables' AND arguments LIKE 'execute boolean DEFAULT false%'), 1, 'prepare_asset_tables');
 SELECT is((SELECT count(*)::int FROM own_function WHERE proname = 'dedupe_asset_usages' AND arguments LIKE 'execute boolean DEFAULT false%'), 1, 'dedupe_asset_usages');
 
--- Settings.
+-- Settings. They are there once the library is loaded, which the first call of a function does.
+SELECT is(asset_key_version(), 1, 'loaded');
 SELECT is(current_setting('media_assets.lock_timeout'), '500ms', 'media_assets.lock_timeout');
 SELECT is(current_setting('media_assets.max_failures'), '1000', 'media_assets.max_failures');
 SELECT isnt(current_setting('media_assets.progress', true), NULL, 'media_assets.progress');

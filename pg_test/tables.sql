@@ -7,6 +7,7 @@ CREATE EXTENSION IF NOT EXISTS media_assets;
 SELECT no_plan();
 CREATE SCHEMA ma_tables;
 SET LOCAL search_path = ma_tables, public;
+SET LOCAL media_assets.progress = off;
 
 SELECT isnt_empty('SELECT * FROM check_asset_tables()', 'what is missing is reported, not raised');
 SELECT throws_ok('SELECT * FROM backfill_asset_keys(execute => true)', '42P01', NULL, 'no assets, no keys');

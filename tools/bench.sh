@@ -16,6 +16,7 @@ work=$target/bench
 raw=$work/raw.csv
 mkdir -p "$work"
 : >"$raw"
+: >"$work/messages"
 
 tools/setup.sh
 # Durable as in production. No checkpoint, vacuum or page image falls into one run and not into another.
@@ -36,10 +37,10 @@ copy_database() { psql -d postgres -c "DROP DATABASE IF EXISTS $2" -c "CREATE DA
 drop_database() { psql -d postgres -c "DROP DATABASE IF EXISTS $1"; }
 record() { printf '%s,%s,%s,%s\n' "$@" >>"$raw"; }
 
-# measure WAY ROUND DATABASE FILE: seconds and bytes of WAL of a script of SQL.
+# measure WAY ROUND DATABASE FILE [PSQL ARGUMENTS…]: seconds and bytes of WAL of a script of SQL.
 measure() {
   local result
-  result=$(psql -d "$3" -v file="$4" <<'SQL'
+  result=$(psql -d "$3" -v file="$4" "${@:5}" 2>>"$work/messages" <<'SQL'
 SELECT asset_key_version() \g /dev/null
 SELECT clock_timestamp() AS began, pg_current_wal_insert_lsn() AS wal \gset
 \o /dev/null
@@ -131,7 +132,7 @@ for round in $(seq "$rounds"); do
 
   copy_database start run
   seconds=$("$client" "host=127.0.0.1 port=$PGPORT user=postgres dbname=run" "$client_lessons")
-  record client "$round" "$(awk "BEGIN{print $seconds * $lessons / $client_lessons}")" 0
+  record client "$round" "$(awk "BEGIN{print $seconds * $lessons / $client_lessons}")" ''
   say "  round $round  client         $seconds s for $client_lessons lessons"
 done
 
@@ -148,9 +149,9 @@ psql -d run -v batch=$((lessons / 100)) -f bench/batch_buffers.sql | while IFS='
   record "batch_$number" 1 "$buffers" 0
 done
 
+psql -d run -f bench/key_arguments.sql
 for round in $(seq "$rounds"); do
-  for form in upload youtube generic; do measure "keys_$form" "$round" run "bench/keys_$form.sql"; done
-  measure keys_none "$round" run bench/keys_none.sql
+  for form in upload youtube generic; do measure "keys_$form" "$round" run bench/keys.sql -v form="$form"; done
 done
 drop_database run
 

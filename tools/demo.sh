@@ -28,7 +28,8 @@ cat demo/[0-9]*.sql | PGOPTIONS='-c timezone=UTC' PGCLIENTENCODING=UTF8 PAGER=''
   die "the demo did not come to its end"
 
 cat <<END
-Left behind, to look around in: a PostgreSQL $major server (this machine only), database $database.
+Left behind to look around in: a private PostgreSQL $major server with database $database.
     tools/server.sh psql $major $name -- -d $database
-    make demo-clean     removes the server and all its files
+    make demo-clean       stops it and removes it with all its files
+    make clean            removes what was built for it, too
 END

@@ -1,13 +1,18 @@
 -- Keys for the rows that an application writes. The triggers never make the application's statement fail; a cancel and
 -- the application's own lock_timeout are its own, and are raised.
 
+-- IS DISTINCT FROM cannot be qualified, and the application's search_path is not ours to trust.
+CREATE FUNCTION @extschema@.key_is_out_of_date(stored text, own text) RETURNS boolean IMMUTABLE PARALLEL SAFE LANGUAGE sql AS $body$
+    SELECT CASE WHEN stored IS NULL THEN own IS NOT NULL WHEN own IS NULL THEN true ELSE stored OPERATOR(pg_catalog.<>) own END
+$body$;
+
 CREATE FUNCTION @extschema@.asset_keys_after_insert() RETURNS trigger LANGUAGE plpgsql AS $body$
 DECLARE
     assets pg_catalog.text := pg_catalog.format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME);
     wanting pg_catalog.text := 'SELECT i.id, k.new_key FROM inserted i
         CROSS JOIN LATERAL (SELECT @extschema@.asset_key_of_row(i.provider::pg_catalog.text, i.storage_key::pg_catalog.text,
             i.source_url::pg_catalog.text, i.kind::pg_catalog.text) AS new_key) k
-        WHERE i.canonical_key::pg_catalog.text IS DISTINCT FROM k.new_key';
+        WHERE @extschema@.key_is_out_of_date(i.canonical_key::pg_catalog.text, k.new_key)';
     wants record;
 BEGIN
     IF @extschema@.engine_is_writing() THEN
@@ -20,7 +25,7 @@ BEGIN
         WHEN lock_not_available THEN RAISE;
         WHEN OTHERS THEN NULL; -- some row cannot have its key: row by row
     END;
-    FOR wants IN EXECUTE wanting || ' ORDER BY k.new_key, i.id' LOOP
+    FOR wants IN EXECUTE wanting OPERATOR(pg_catalog.||) ' ORDER BY k.new_key, i.id' LOOP
         PERFORM @extschema@.set_asset_key(assets, wants.id, wants.new_key);
     END LOOP;
     RETURN NULL;
@@ -39,7 +44,7 @@ BEGIN
     END IF;
     new_key := @extschema@.asset_key_of_row(NEW.provider::pg_catalog.text, NEW.storage_key::pg_catalog.text,
         NEW.source_url::pg_catalog.text, NEW.kind::pg_catalog.text);
-    IF NEW.canonical_key::pg_catalog.text IS DISTINCT FROM new_key THEN
+    IF @extschema@.key_is_out_of_date(NEW.canonical_key::pg_catalog.text, new_key) THEN
         PERFORM @extschema@.set_asset_key(pg_catalog.format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME), NEW.id, new_key);
     END IF;
     RETURN NULL;

@@ -231,9 +231,6 @@ fn run_with<J: Job>(
         if let Some(progress) = &mut progress {
             progress.after_batch(done);
         }
-        if (rows as i64) < limit {
-            break;
-        }
     }
     if let Some(progress) = &mut progress {
         progress.finish(done);

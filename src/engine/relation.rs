@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use pgrx::pg_sys;
 
-use crate::postgres::spi::{Connection, Mode};
+use crate::error::{invalid_argument, Result};
+use crate::postgres::spi::{reads_as, Connection, Mode};
 use crate::postgres::view;
 
 /// `value` quoted as an identifier.
@@ -20,6 +21,7 @@ pub fn quote_literal(value: &str) -> String {
 /// A column as statements see it.
 #[derive(Clone, Debug)]
 pub struct Column {
+    pub type_oid: pg_sys::Oid,
     /// The type's name without length, for casts.
     pub sql_type: String,
     /// The declared length of a varchar or char, in characters.
@@ -52,7 +54,6 @@ pub struct Relation {
 /// A unique index that an ON CONFLICT clause or a keyset can rely on.
 #[derive(Clone, Debug)]
 pub struct UniqueIndex {
-    pub is_primary: bool,
     /// Deferrable: ON CONFLICT cannot use it.
     pub deferrable: bool,
     /// Has a WHERE clause.
@@ -129,7 +130,7 @@ impl Relation {
             "SELECT a.attname::pg_catalog.text, a.attnum, pg_catalog.format_type(a.atttypid, -1),
                     CASE WHEN a.atttypid IN ('pg_catalog.varchar'::pg_catalog.regtype, 'pg_catalog.bpchar'::pg_catalog.regtype)
                           AND a.atttypmod > 4 THEN a.atttypmod - 4 END,
-                    a.attnotnull, a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> ''
+                    a.attnotnull, a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '', a.atttypid
              FROM pg_catalog.pg_attribute a
              WHERE a.attrelid = $1::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped",
             Mode::Read,
@@ -164,7 +165,8 @@ impl Relation {
             let (not_null, has_default) =
                 of_base.unwrap_or((rows.get(row, 4).unwrap_or(false), rows.get(row, 5).unwrap_or(false)));
             let length = rows.get(row, 3);
-            self.columns.insert(name, Column { sql_type, length, not_null, has_default, base_number });
+            let type_oid = rows.get(row, 6).unwrap_or(pg_sys::InvalidOid);
+            self.columns.insert(name, Column { type_oid, sql_type, length, not_null, has_default, base_number });
         }
     }
 
@@ -175,6 +177,31 @@ impl Relation {
     /// The type to cast to for `column`; `text` where there is none such (a dry run over half-made tables).
     pub fn type_of(&self, column: &str) -> &str {
         self.columns.get(column).map_or("pg_catalog.text", |column| column.sql_type.as_str())
+    }
+
+    /// Whether `column` is of the built-in type `oid`.
+    pub fn is_of_type(&self, column: &str, oid: pg_sys::Oid) -> bool {
+        self.columns.get(column).is_some_and(|column| column.type_oid == oid)
+    }
+
+    /// 22023 when `value` is no text of the type of `column`; `argument` is what the caller calls it. After an error the
+    /// transaction can only be given up.
+    pub fn check_value(
+        &self,
+        connection: &Connection,
+        column: &str,
+        value: Option<&str>,
+        argument: &str,
+    ) -> Result<()> {
+        let Some(value) = value else { return Ok(()) };
+        let column_type = self.type_of(column);
+        if reads_as(connection, value, column_type) {
+            return Ok(());
+        }
+        Err(invalid_argument(
+            format!("{argument} is not a {column_type}: {}", quote_literal(value)),
+            format!("It takes the text of a value of {}.{column}.", self.sql_name),
+        ))
     }
 
     /// The name that a column has in the base table.
@@ -255,7 +282,7 @@ fn all_unique_indexes(connection: &Connection, table: pg_sys::Oid) -> Vec<Unique
         if cfg!(any(feature = "pg13", feature = "pg14")) { "false" } else { "i.indnullsnotdistinct" };
     let rows = connection.query(
         &format!(
-            "SELECT i.indisprimary, NOT i.indimmediate, i.indpred IS NOT NULL, {nulls_not_distinct},
+            "SELECT NOT i.indimmediate, i.indpred IS NOT NULL, {nulls_not_distinct},
                     i.indexprs IS NOT NULL, pg_catalog.array_to_string(i.indkey::pg_catalog.int2[], ','),
                     c.relname::pg_catalog.text, i.indnkeyatts
              FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
@@ -267,16 +294,15 @@ fn all_unique_indexes(connection: &Connection, table: pg_sys::Oid) -> Vec<Unique
     );
     (0..rows.len())
         .map(|row| {
-            let keys = usize::try_from(rows.get::<i16>(row, 7).unwrap_or(0)).unwrap_or(0);
-            let numbers = rows.text(row, 5).unwrap_or_default();
+            let keys = usize::try_from(rows.get::<i16>(row, 6).unwrap_or(0)).unwrap_or(0);
+            let numbers = rows.text(row, 4).unwrap_or_default();
             UniqueIndex {
-                is_primary: rows.get(row, 0).unwrap_or(false),
-                deferrable: rows.get(row, 1).unwrap_or(false),
-                partial: rows.get(row, 2).unwrap_or(false),
-                nulls_not_distinct: rows.get(row, 3).unwrap_or(false),
-                has_expressions: rows.get(row, 4).unwrap_or(false),
+                deferrable: rows.get(row, 0).unwrap_or(false),
+                partial: rows.get(row, 1).unwrap_or(false),
+                nulls_not_distinct: rows.get(row, 2).unwrap_or(false),
+                has_expressions: rows.get(row, 3).unwrap_or(false),
                 numbers: numbers.split(',').filter_map(|number| number.parse().ok()).take(keys).collect(),
-                name: rows.text(row, 6).unwrap_or_default(),
+                name: rows.text(row, 5).unwrap_or_default(),
             }
         })
         .collect()

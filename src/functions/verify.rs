@@ -25,6 +25,9 @@ fn verify_lesson_assets(organization_id: Option<&str>, fcinfo: pg_sys::FunctionC
         asset_tables::raise(&problems)?;
         let relations = [&found.lesson, &found.course, &found.group, &found.assets, &found.usages];
         crate::engine::rights::check_row_security(relations.into_iter().flatten())?;
+        if let Some(group) = &found.group {
+            group.check_value(connection, "organization_id", organization_id, "organization_id")?;
+        }
         let mut sql = SQL.to_owned();
         for (name, relation) in ["{lesson}", "{course}", "{group}", "{assets}", "{usages}"].into_iter().zip(relations) {
             sql = sql.replace(name, relation.as_ref().map_or("", |relation| relation.sql_name.as_str()));

@@ -1,5 +1,7 @@
 //! The relations of the lesson job, and everything that may be wrong with them.
 
+use pgrx::pg_sys;
+
 use crate::engine::relation::{quote_ident, Ordering, Relation};
 use crate::engine::rights;
 use crate::error::{not_prepared, Result};
@@ -100,7 +102,7 @@ impl Found {
         }
         let Some(lesson) = &self.lesson else { return problems };
         for column in ["videos", "documents"] {
-            if lesson.has(column) && lesson.type_of(column) != "jsonb" {
+            if lesson.has(column) && !lesson.is_of_type(column, pg_sys::JSONBOID) {
                 problems.push(Problem {
                     relation: lesson.sql_name.clone(),
                     problem: format!("column {column} is {}, not jsonb", lesson.type_of(column)),
@@ -149,7 +151,7 @@ impl Found {
             if !unique_usable(connection, assets, &ASSET_KEY, false) {
                 problems.push(missing_unique(connection, assets, &ASSET_KEY, false, &prepare));
             }
-            if assets.has("id") && assets.type_of("id") != "uuid" {
+            if assets.has("id") && !assets.is_of_type("id", pg_sys::UUIDOID) {
                 problems.push(Problem {
                     relation: assets.sql_name.clone(),
                     problem: format!("column id is {}, not uuid", assets.type_of("id")),
@@ -182,6 +184,7 @@ impl Found {
             ("canonical_key", 1000),
             ("source_url", 2048),
             ("storage_key", 1024),
+            ("target_id", 36),
             ("target_type", 6),
             ("slot_type", 15),
         ];

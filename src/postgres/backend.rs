@@ -4,12 +4,6 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
-/// Whether nothing may be written: a READ ONLY transaction or a standby.
-pub fn is_read_only() -> bool {
-    // SAFETY: reads two plain variables of the backend.
-    unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() }
-}
-
 /// Raises the server's own error for a writing command in a READ ONLY transaction or during recovery (25006).
 pub fn prevent_if_read_only(command: &str) {
     if let Ok(command) = CString::new(command) {

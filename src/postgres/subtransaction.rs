@@ -13,7 +13,8 @@ pub struct Failure {
 
 #[derive(Debug)]
 enum Caught {
-    Error(CaughtError),
+    /// The error, and its code as PostgreSQL had it: pgrx turns codes that it does not know into XX000.
+    Error(CaughtError, i32),
     /// A trigger of the user's kept a row from being written, without an error.
     Refused(String),
 }
@@ -24,12 +25,26 @@ impl Failure {
         Failure { caught: Caught::Refused(format!("a trigger kept what belongs to this {row} from being written")) }
     }
 
+    fn of(caught: CaughtError, raised: i32) -> Self {
+        let failure = Failure { caught: Caught::Error(caught, 0) };
+        let known = failure.report().map_or(0, |report| report.sql_error_code() as i32);
+        let unknown = pg_sys::errcodes::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR as i32;
+        match failure.caught {
+            Caught::Error(caught, _) if known == unknown && raised != 0 => {
+                Failure { caught: Caught::Error(caught, raised) }
+            }
+            Caught::Error(caught, _) => Failure { caught: Caught::Error(caught, known) },
+            refused => Failure { caught: refused },
+        }
+    }
+
     fn report(&self) -> Option<&pg_sys::panic::ErrorReportWithLevel> {
         match &self.caught {
             Caught::Error(
                 CaughtError::PostgresError(report)
                 | CaughtError::ErrorReport(report)
                 | CaughtError::RustPanic { ereport: report, .. },
+                _,
             ) => Some(report),
             Caught::Refused(_) => None,
         }
@@ -37,20 +52,23 @@ impl Failure {
 
     /// The five characters of the SQLSTATE.
     pub fn sqlstate(&self) -> String {
-        // 09000 is triggered_action_exception.
-        self.report().map_or_else(|| "09000".to_owned(), |report| sqlstate_text(report.sql_error_code() as i32))
+        match &self.caught {
+            // triggered_action_exception
+            Caught::Refused(_) => "09000".to_owned(),
+            Caught::Error(_, code) => sqlstate_text(*code),
+        }
     }
 
     pub fn message(&self) -> &str {
         match &self.caught {
             Caught::Refused(message) => message,
-            Caught::Error(_) => self.report().map_or("", |report| report.message()),
+            Caught::Error(..) => self.report().map_or("", |report| report.message()),
         }
     }
 
     /// Whether the failure says nothing about the row at hand: cancelled, shut down, out of resources, broken.
     pub fn stops_the_run(&self) -> bool {
-        matches!(self.caught, Caught::Error(CaughtError::RustPanic { .. }))
+        matches!(self.caught, Caught::Error(CaughtError::RustPanic { .. }, _))
             || matches!(self.sqlstate().get(..2), Some("53" | "57" | "58" | "XX"))
     }
 
@@ -68,7 +86,7 @@ impl Failure {
     /// Raises the failure again as it was.
     pub fn rethrow(self) -> ! {
         match self.caught {
-            Caught::Error(caught) => caught.rethrow(),
+            Caught::Error(caught, _) => caught.rethrow(),
             Caught::Refused(message) => panic!("{message}"),
         }
     }
@@ -77,6 +95,17 @@ impl Failure {
 fn sqlstate_text(code: i32) -> String {
     // Six bits for each character, least significant first, as MAKE_SQLSTATE packs them.
     (0..5).map(|place| char::from((((code >> (6 * place)) & 0x3F) as u8) + b'0')).collect()
+}
+
+thread_local! {
+    /// The code of the error that was reported last.
+    static RAISED: std::cell::Cell<i32> = const { std::cell::Cell::new(0) };
+}
+
+/// Called by PostgreSQL while it builds an error report, with the code still as it was given.
+unsafe extern "C-unwind" fn note_code(_: *mut std::ffi::c_void) {
+    // SAFETY: an error report is being built whenever a context callback runs.
+    RAISED.set(unsafe { pg_sys::geterrcode() });
 }
 
 /// Runs `work` in a subtransaction: released when it gives `Ok`, rolled back when it gives `Err` or raises.
@@ -91,10 +120,19 @@ pub fn in_subtransaction<R, E>(work: impl FnOnce() -> Result<R, E>) -> Result<Re
         let owner = pg_sys::CurrentResourceOwner;
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
+        // On top of the stack while `work` runs, and taken off whatever becomes of it.
+        let mut watch = pg_sys::ErrorContextCallback {
+            previous: pg_sys::error_context_stack,
+            callback: Some(note_code),
+            arg: std::ptr::null_mut(),
+        };
+        RAISED.set(0);
+        pg_sys::error_context_stack = &mut watch;
         let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
-            .catch_others(|caught| Err(Failure { caught: Caught::Error(caught) }))
-            .catch_rust_panic(|caught| Err(Failure { caught: Caught::Error(caught) }))
+            .catch_others(|caught| Err(Failure::of(caught, RAISED.get())))
+            .catch_rust_panic(|caught| Err(Failure::of(caught, 0)))
             .execute();
+        pg_sys::error_context_stack = watch.previous;
         if matches!(outcome, Ok(Ok(_))) {
             pg_sys::ReleaseCurrentSubTransaction();
         } else {

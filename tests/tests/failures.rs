@@ -392,19 +392,30 @@ fn a_trigger_that_swallows_rows_never_leaves_a_dangling_asset_id() {
 }
 
 #[test]
-fn a_trigger_that_gives_assets_other_ids_is_followed() {
+fn a_trigger_that_gives_assets_other_ids_is_followed_or_fails_its_lessons() {
     each_server(|server| {
-        let database = server.database();
-        let mut session = database.session();
-        thirty_lessons(&mut session);
-        session.run(
-            "CREATE FUNCTION other_id() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.id := gen_random_uuid(); RETURN NEW; END$$;
-             CREATE TRIGGER other_id BEFORE INSERT ON assets FOR EACH ROW EXECUTE FUNCTION other_id()",
-        );
-        session
-            .counters(EXECUTE)
-            .expect(&[("errors", 0), ("assets_created", 35)]);
-        assert_items_are_settled(&mut session);
-        session.counters(EXECUTE).expect_no_work();
+        // with the foreign key the database itself would refuse a usage of nothing
+        for foreign_key in [true, false] {
+            let database = server.database();
+            let mut session = database.session();
+            thirty_lessons(&mut session);
+            session.run(
+                "CREATE FUNCTION other_id() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.id := gen_random_uuid(); RETURN NEW; END$$;
+                 CREATE TRIGGER other_id BEFORE INSERT ON assets FOR EACH ROW EXECUTE FUNCTION other_id()",
+            );
+            if !foreign_key {
+                session.run("ALTER TABLE asset_usages DROP CONSTRAINT asset_usages_asset_id_fkey");
+            }
+            let before = contents(&mut session);
+            let counters = session.counters(EXECUTE);
+            counters.expect_sums();
+            if counters.get("errors") == 0 {
+                assert_items_are_settled(&mut session);
+                session.counters(EXECUTE).expect_no_work();
+            } else {
+                counters.expect(&[("errors", 30), ("assets_created", 0), ("usages_created", 0)]);
+                assert_eq!(before, contents(&mut session), "nothing half written");
+            }
+        }
     });
 }

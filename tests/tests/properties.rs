@@ -9,8 +9,14 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-/// Databases on each server.
-const ROUNDS: u64 = 25;
+/// Databases on each server, unless `MEDIA_ASSETS_PROPERTY_ROUNDS` asks for more.
+fn rounds() -> u64 {
+    let asked = std::env::var("MEDIA_ASSETS_PROPERTY_ROUNDS");
+    asked
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(60)
+}
 
 /// Few keys, so that items meet each other and the rows that are there.
 const KEYS: [&str; 8] = [
@@ -252,7 +258,7 @@ fn dry_run_equals_execute_equals_second_look() {
         let mut session = database.session();
         session.run("SET media_assets.progress = off");
         Application::create(&mut session);
-        for seed in 0..ROUNDS {
+        for seed in 0..rounds() {
             let mut random = StdRng::seed_from_u64(seed);
             let wrongly_keyed = fill(&mut session, &mut random);
             let filters = scope(&mut random);
@@ -294,8 +300,7 @@ fn dry_run_equals_execute_equals_second_look() {
             }
 
             let rows = contents(&mut session);
-            session
-                .run("VACUUM ANALYZE lesson; VACUUM ANALYZE assets; VACUUM ANALYZE asset_usages");
+            session.run("VACUUM ANALYZE lesson, assets, asset_usages");
             let second_look = read_only(&mut session, &call(batch, false));
             second_look.expect_no_work();
             let second = session.counters(&call(batch, true));
@@ -312,14 +317,23 @@ fn dry_run_equals_execute_equals_second_look() {
             ] {
                 assert_eq!(second.get(name), executed.get(name), "{name} ({about})");
             }
-            session.run("VACUUM lesson, assets, asset_usages");
-            let written = session.wal_bytes(&call(batch, true));
-            assert!(
-                written < 200,
-                "a run with nothing to do wrote {written} bytes of WAL ({about})"
-            );
+            assert_writes_no_wal(&mut session, &call(batch, true), &about);
         }
     });
+}
+
+/// Asserts that a call writes next to no WAL, in the best of three: reading may tidy a page of a catalog or of a
+/// table that VACUUM could not, and that is not the call's doing.
+fn assert_writes_no_wal(session: &mut Session, call: &str, about: &str) {
+    let mut written = Vec::new();
+    for _ in 0..3 {
+        session.run("VACUUM lesson, assets, asset_usages");
+        written.push(session.wal_bytes(call));
+        if written.last() < Some(&200) {
+            return;
+        }
+    }
+    panic!("a run with nothing to do wrote {written:?} bytes of WAL ({about})");
 }
 
 fn without_batches(counters: &Counters) -> Counters {

@@ -370,6 +370,11 @@ fn compare_state(session: &mut Session, id: &str, case: &Value) -> Vec<String> {
         .collect();
     let named = |text: Option<String>| {
         let mut text = text.expect("a row");
+        // a UUID in upper case is the same UUID, and is left as it is
+        for id in &before {
+            let id = id.trim_matches('\'');
+            text = text.replace(&id.to_uppercase(), id);
+        }
         for (id, name) in &names {
             text = text.replace(id, name);
         }

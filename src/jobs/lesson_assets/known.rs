@@ -89,6 +89,28 @@ impl lesson::Known for OfOrganization<'_, '_> {
     }
 }
 
+fn has_size(assets: &Relation) -> &'static str {
+    if assets.has("byte_size") {
+        "a.byte_size IS NOT NULL"
+    } else {
+        "false"
+    }
+}
+
+/// (place in the arrays, id, has a size) of the assets with the given organizations and keys.
+pub fn find_by_key(assets: &Relation) -> Statement {
+    // LATERAL with LIMIT keeps the plan a nested loop over the index, whatever the statistics say.
+    Statement::new(format!(
+        "SELECT u.n, a.id, a.has_size
+         FROM ROWS FROM (pg_catalog.unnest($1::{organization}[]), pg_catalog.unnest($2)) WITH ORDINALITY u(org, key, n)
+         CROSS JOIN LATERAL (SELECT a.id, {has_size} AS has_size FROM {table} a
+                             WHERE a.organization_id = u.org AND a.canonical_key = u.key LIMIT 1) a",
+        organization = assets.type_of("organization_id"),
+        has_size = has_size(assets),
+        table = assets.sql_name,
+    ))
+}
+
 /// The statements that ask the tables; `None` where a dry run has no such table yet.
 pub struct LookUps {
     by_key: Option<Statement>,
@@ -98,20 +120,8 @@ pub struct LookUps {
 
 impl LookUps {
     pub fn new(tables: &Tables) -> Self {
-        let has_size = |assets: &Relation| if assets.has("byte_size") { "a.byte_size IS NOT NULL" } else { "false" };
         let keyed_assets = tables.assets.as_ref().filter(|assets| assets.has("canonical_key"));
-        // LATERAL with LIMIT keeps the plan a nested loop over the index, whatever the statistics say.
-        let by_key = keyed_assets.map(|assets| {
-            Statement::new(format!(
-                "SELECT u.n, a.id, a.has_size
-                 FROM ROWS FROM (pg_catalog.unnest($1::{organization}[]), pg_catalog.unnest($2)) WITH ORDINALITY u(org, key, n)
-                 CROSS JOIN LATERAL (SELECT a.id, {has_size} AS has_size FROM {table} a
-                                     WHERE a.organization_id = u.org AND a.canonical_key = u.key LIMIT 1) a",
-                organization = assets.type_of("organization_id"),
-                has_size = has_size(assets),
-                table = assets.sql_name,
-            ))
-        });
+        let by_key = keyed_assets.map(find_by_key);
         let by_id = tables.assets.as_ref().map(|assets| {
             Statement::new(format!(
                 "SELECT u.n, a.key, a.has_size

@@ -4,7 +4,11 @@ mod known;
 mod read;
 mod write;
 
-use media_assets_core::jobs::lesson::{decide, normalize, Counters, Normalized, Outcome, Reason, Slot};
+use std::collections::HashMap;
+
+use media_assets_core::jobs::lesson::{
+    decide, normalize, AssetId, Counters, Normalized, Outcome, Reason, Slot,
+};
 use media_assets_core::json::{Json, Kind};
 
 use super::asset_keys::AssetKeys;
@@ -57,6 +61,15 @@ pub struct Decided {
 }
 
 impl Decided {
+    /// Puts the ids that a trigger of the user's gave in the place of ours.
+    fn rename_assets(&mut self, renamed: &HashMap<AssetId, AssetId>) {
+        for item in &mut self.items {
+            if let Outcome::Eligible { asset, .. } = &mut item.outcome {
+                asset.id = asset.id.map(|id| renamed.get(&id).copied().unwrap_or(id));
+            }
+        }
+    }
+
     /// The lesson and its items, in order.
     pub fn each_lesson(&self) -> impl Iterator<Item = (&Lesson, &[Item])> {
         let mut rest = self.items.as_slice();
@@ -155,12 +168,12 @@ impl Job for LessonAssets<'_> {
         _: &Page,
         _: usize,
         _: usize,
-        decided: Decided,
+        mut decided: Decided,
     ) -> std::result::Result<Decided, Stale> {
         // Whatever goes wrong from here on, the next decision must not rest on the present reading.
         self.reread = true;
         let Some(writer) = &self.writer else { return Err(Stale) };
-        writer.write(connection, &decided)?;
+        writer.write(connection, &mut decided)?;
         self.reread = false;
         Ok(decided)
     }

@@ -1,7 +1,6 @@
 //! Reading lessons in the order of their primary key.
 
-use crate::engine::relation::Relation;
-use crate::error::{invalid_argument, Result};
+use crate::error::Result;
 use crate::jobs::asset_tables::Tables;
 use crate::postgres::arrays;
 use crate::postgres::jsonb::Jsonb;
@@ -72,8 +71,9 @@ impl Reader {
         let lesson = &tables.lesson;
         let id_type = lesson.type_of("id");
         let organization_type = tables.group.type_of("organization_id");
-        check_text(connection, lesson, "id", filter.after.as_deref(), "after")?;
-        check_text(connection, &tables.group, "organization_id", filter.organization_id.as_deref(), "organization_id")?;
+        lesson.check_value(connection, "id", filter.after.as_deref(), "after")?;
+        let organization = filter.organization_id.as_deref();
+        tables.group.check_value(connection, "organization_id", organization, "organization_id")?;
         let greater = &tables.lesson_order.greater;
         let not_greater = &tables.lesson_order.not_greater;
         let select = format!(
@@ -151,24 +151,4 @@ impl Lesson {
     fn owned(self) -> Self {
         Lesson { videos: self.videos.map(Jsonb::copied), documents: self.documents.map(Jsonb::copied), ..self }
     }
-}
-
-/// 22023 when `value` is no text of the column's type.
-fn check_text(
-    connection: &Connection,
-    relation: &Relation,
-    column: &str,
-    value: Option<&str>,
-    argument: &str,
-) -> Result<()> {
-    let Some(value) = value else { return Ok(()) };
-    let column_type = relation.type_of(column).to_owned();
-    let parses = crate::postgres::spi::reads_as(connection, value, &column_type);
-    if parses {
-        return Ok(());
-    }
-    Err(invalid_argument(
-        format!("{argument} is not a {column_type}: {}", crate::engine::relation::quote_literal(value)),
-        format!("It takes the text of a value of {}.{column}.", relation.sql_name),
-    ))
 }

@@ -1,7 +1,10 @@
 //! Writing a decided slice: a handful of statements over arrays, in an order that cannot deadlock with itself.
 
+use std::collections::{HashMap, HashSet};
+
 use media_assets_core::jobs::lesson::{AssetId, Media, Normalized, Outcome, Slot};
 
+use super::known::find_by_key;
 use super::read::Lesson;
 use super::{Decided, Item};
 use crate::engine::Stale;
@@ -16,6 +19,7 @@ pub struct Writer {
     lock_lessons: Statement,
     share_assets: Statement,
     insert_assets: Statement,
+    find_assets: Statement,
     insert_usages: Statement,
     /// The id of a usage is ours when its column is a uuid without default.
     makes_usage_ids: bool,
@@ -41,7 +45,7 @@ impl Writer {
             })
             .collect();
         let insert_assets = format!(
-            "INSERT INTO {} ({}) SELECT {} FROM ROWS FROM ({}) u({}) ON CONFLICT ({}) DO NOTHING",
+            "INSERT INTO {} ({}) SELECT {} FROM ROWS FROM ({}) u({}) ON CONFLICT ({}) DO NOTHING RETURNING id",
             assets.sql_name,
             ASSET_COLUMNS.join(", "),
             values.join(", "),
@@ -86,6 +90,7 @@ impl Writer {
                 assets.sql_name
             )),
             insert_assets: Statement::new(insert_assets),
+            find_assets: find_by_key(assets),
             insert_usages: Statement::new(insert_usages),
             makes_usage_ids,
             update_videos: update("videos = u.videos", "videos", "pg_catalog.unnest($2)"),
@@ -102,11 +107,14 @@ impl Writer {
     ///
     /// # Errors
     /// [`Stale`] when a lesson changed since it was read, a reused asset has gone, or another session was first.
-    pub fn write(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+    pub fn write(&self, connection: &Connection, decided: &mut Decided) -> Result<(), Stale> {
         write_flag::while_writing(|| {
             self.lock(connection, decided)?;
             self.share(connection, decided)?;
-            self.create_assets(connection, decided)?;
+            let renamed = self.create_assets(connection, decided)?;
+            if !renamed.is_empty() {
+                decided.rename_assets(&renamed);
+            }
             self.create_usages(connection, decided)?;
             self.patch(connection, decided)
         })
@@ -142,7 +150,7 @@ impl Writer {
 
     /// Keeps the reused assets that get a usage from being deleted meanwhile.
     fn share(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
-        let created: std::collections::HashSet<AssetId> =
+        let created: HashSet<AssetId> =
             decided.creating.iter().filter_map(|index| asset_of(&decided.items[*index])).collect();
         let mut reused: Vec<AssetId> = decided
             .items
@@ -160,7 +168,8 @@ impl Writer {
         expect(connection.run(&self.share_assets, Mode::Write, &parameters).len(), reused.len())
     }
 
-    fn create_assets(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+    /// Gives the ids that a trigger of the user's replaced, by ours.
+    fn create_assets(&self, connection: &Connection, decided: &Decided) -> Result<HashMap<AssetId, AssetId>, Stale> {
         let mut new: Vec<(&str, &Media<'static, JsonbRef<'static>>, AssetId)> = decided
             .creating
             .iter()
@@ -174,7 +183,7 @@ impl Writer {
             })
             .collect();
         if new.is_empty() {
-            return Ok(());
+            return Ok(HashMap::new());
         }
         new.sort_unstable_by(|left, right| (left.0, &left.1.canonical_key).cmp(&(right.0, &right.1.canonical_key)));
         let text = |of: &dyn Fn(&Media<'static, JsonbRef<'static>>) -> Option<String>| -> Parameter {
@@ -202,7 +211,17 @@ impl Writer {
             arrays::jsonb(new.iter().map(|(_, media, _)| Some(media.metadata.map_or(empty, JsonbRef::to_datum)))).into(),
             arrays::text(new.iter().map(|(_, media, _)| Some(media.canonical_key.as_str()))).into(),
         ];
-        expect(connection.run(&self.insert_assets, Mode::Write, &parameters).len(), new.len())
+        let rows = connection.run(&self.insert_assets, Mode::Write, &parameters);
+        expect(rows.len(), new.len())?;
+        let ours: HashSet<AssetId> = new.iter().map(|(.., id)| *id).collect();
+        if (0..rows.len()).all(|row| rows.uuid(row, 0).is_some_and(|id| ours.contains(&id))) {
+            return Ok(HashMap::new());
+        }
+        let found = connection.run(&self.find_assets, Mode::Write, &[parameters[1], parameters[16]]);
+        expect(found.len(), new.len())?;
+        Ok((0..found.len())
+            .filter_map(|row| Some((new[found.get::<i64>(row, 0)? as usize - 1].2, found.uuid(row, 1)?)))
+            .collect())
     }
 
     fn create_usages(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
