@@ -14,8 +14,8 @@ compile_error!("build with panic = \"unwind\": PostgreSQL's errors travel throug
 
 pgrx::pg_module_magic!(name, version);
 
-pgrx::extension_sql_file!("../sql/parts/key_triggers.sql", name = "key_triggers", finalize);
-pgrx::extension_sql_file!("../sql/parts/comments.sql", name = "comments", requires = ["key_triggers"]);
+pgrx::extension_sql_file!("../sql/parts/key_triggers.sql", name = "key_triggers");
+pgrx::extension_sql_file!("../sql/parts/comments.sql", name = "comments", finalize);
 
 /// Called once when the library is loaded.
 #[allow(non_snake_case)]

@@ -3,7 +3,7 @@
 use media_assets_core::identity::{
     asset_canonical_key, canonical_url, content_signature, enricher_checksum, google_drive_file_id,
     infer_asset_kind, infer_mime_type, normalize_path, parse_media_link, row_canonical_key,
-    youtube_video_id,
+    youtube_video_id, Address,
 };
 use proptest::prelude::*;
 
@@ -161,6 +161,14 @@ proptest! {
             same_key(provider, canonical_url(&link))?;
         }
         same_key("youtube", parse_media_link(&link).canonical_url)?;
+    }
+
+    #[test]
+    fn a_link_parsed_once_says_what_the_functions_say(link in text()) {
+        let address = Address::of(&link);
+        prop_assert_eq!(address.clone().and_then(|address| address.mime_type()), infer_mime_type(None, None, Some(&link)));
+        prop_assert_eq!(address.as_ref().and_then(|address| address.key("generic", "video")), asset_canonical_key("generic", &link, Some("video")));
+        prop_assert_eq!(address.map(Address::into_url), canonical_url(&link));
     }
 
     #[test]

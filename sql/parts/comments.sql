@@ -1,1 +1,58 @@
-SELECT 1;
+-- What \df+ says of each function. The reference in docs/ has the whole of it.
+
+-- identity
+COMMENT ON FUNCTION @extschema@.asset_canonical_key(pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
+    'The canonical key of a locator (storage key, link, path or id) of a provider; NULL where it has none. At most 1,000 bytes; the same input gives the same key for ever.';
+COMMENT ON FUNCTION @extschema@.asset_key_of_row(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
+    'The canonical key of a row of assets, from its provider, storage_key, source_url and kind; NULL where they give none.';
+COMMENT ON FUNCTION @extschema@.asset_key_version() IS
+    'The version of the rules by which keys are made.';
+COMMENT ON FUNCTION @extschema@.canonical_url(pg_catalog.text) IS
+    'A link in its normal form, without fragment, userinfo and signature; NULL for text that is no link and for schemes that carry no media.';
+COMMENT ON FUNCTION @extschema@.parse_media_link(pg_catalog.text) IS
+    'What a link points to: provider, kind and id of the medium, the canonical URL, and facets of this use (start, end, list …). Always one row.';
+COMMENT ON FUNCTION @extschema@.infer_mime_type(pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
+    'The MIME type that a declared value, a file name or a link shows, the first that answers; NULL when none does.';
+COMMENT ON FUNCTION @extschema@.infer_asset_kind(pg_catalog.text, pg_catalog.text) IS
+    'video, audio, image or document by MIME type; the fallback where the type says nothing.';
+COMMENT ON FUNCTION @extschema@.normalize_path(pg_catalog.text, pg_catalog.bool) IS
+    'A stable text identity of a file path (POSIX, Windows, UNC, file: URI), made without touching a disk; the empty path gives NULL.';
+COMMENT ON FUNCTION @extschema@.enricher_checksum(pg_catalog.jsonb) IS
+    'SHA-256 (hex) of a set of {"enricher_id", "priority"}, whatever their order; NULL when there are none.';
+COMMENT ON FUNCTION @extschema@.content_signature(pg_catalog.text, pg_catalog.int8, pg_catalog.timestamptz) IS
+    'What shows whether a file''s content changed: sha256:<hex>, else stat:<bytes>:<microseconds>, else size:<bytes>, else NULL.';
+
+-- tables
+COMMENT ON FUNCTION @extschema@.create_asset_tables() IS
+    'Makes assets and asset_usages in the current schema where they are missing, with constraints, indexes and key triggers. Alters nothing that exists.';
+COMMENT ON FUNCTION @extschema@.prepare_asset_tables(pg_catalog.bool) IS
+    'Brings existing assets and asset_usages up to what an execution needs; without execute it only shows the DDL.';
+COMMENT ON FUNCTION @extschema@.check_asset_tables() IS
+    'All that is missing or may stand in the way, with its SQLSTATE and the DDL against it. Never raises because of it; no rows = ready.';
+COMMENT ON FUNCTION @extschema@.dedupe_asset_usages(pg_catalog.bool) IS
+    'Groups of equal usages; with execute it deletes all but one of each.';
+COMMENT ON FUNCTION @extschema@.backfill_asset_keys(pg_catalog.int4, pg_catalog.bool, pg_catalog.bool) IS
+    'Gives canonical keys to assets without one, the oldest of equal rows first; with refresh also repairs keys that no longer fit their row. Dry by default.';
+
+-- lessons
+COMMENT ON FUNCTION @extschema@.normalize_lesson_media(pg_catalog.text, pg_catalog.jsonb) IS
+    'What one item of lesson.videos (lesson_video) or lesson.documents (lesson_document) is: eligible with the fields of its asset, or skipped with a reason.';
+COMMENT ON FUNCTION @extschema@.backfill_lesson_assets(pg_catalog.int4, pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.int8, pg_catalog.bool) IS
+    'Makes or reuses an asset and a usage for each media item of the lessons, and writes assetId into the item. Dry by default; the counters of the dry run are those of the execution.';
+COMMENT ON FUNCTION @extschema@.explain_lesson_assets(pg_catalog.text, pg_catalog.text, pg_catalog.int8) IS
+    'The decisions of the dry run, one row for each media item: outcome, reason, action, and the normalised fields.';
+COMMENT ON FUNCTION @extschema@.verify_lesson_assets(pg_catalog.text) IS
+    'What does not fit between lessons, assets and usages, asked from the tables anew. No row of severity error = verified.';
+
+-- used by the key triggers
+COMMENT ON FUNCTION @extschema@.asset_keys_after_insert() IS
+    'Trigger function of media_assets_key_insert: keys the rows of a statement that inserts assets. Never fails the statement.';
+COMMENT ON FUNCTION @extschema@.asset_key_after_update() IS
+    'Trigger function of media_assets_key_update: keys an asset whose provider, storage_key, source_url or kind was updated. Never fails the statement.';
+COMMENT ON FUNCTION @extschema@.set_asset_key(pg_catalog.text, pg_catalog.uuid, pg_catalog.text) IS
+    'Used by the key triggers, with the rights of the caller: sets the key of one asset, NULL where another row has it.';
+COMMENT ON FUNCTION @extschema@.key_is_out_of_date(pg_catalog.text, pg_catalog.text) IS
+    'Used by the key triggers: whether a stored key differs from the one that its row''s fields give.';
+COMMENT ON FUNCTION @extschema@.engine_is_writing() IS
+    'Used by the key triggers: whether the extension itself is writing, so that its rows need no trigger. Nothing in SQL can set it.';
+COMMENT ON FUNCTION @extschema@.asset_key_before_update() IS 'Trigger of assets: a key that no longer fits its row goes with the statement that changes the row; the trigger after it gives the new one.';

@@ -35,6 +35,18 @@ EXCEPTION
 END
 $body$;
 
+-- A key that no longer fits goes at once, by the application's own statement: that needs no right on the key's column,
+-- and nothing that fails later can leave the wrong key behind.
+CREATE FUNCTION @extschema@.asset_key_before_update() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+    IF @extschema@.key_is_out_of_date(NEW.canonical_key::pg_catalog.text, @extschema@.asset_key_of_row(NEW.provider::pg_catalog.text,
+            NEW.storage_key::pg_catalog.text, NEW.source_url::pg_catalog.text, NEW.kind::pg_catalog.text)) THEN
+        NEW.canonical_key := NULL;
+    END IF;
+    RETURN NEW;
+END
+$body$;
+
 CREATE FUNCTION @extschema@.asset_key_after_update() RETURNS trigger LANGUAGE plpgsql AS $body$
 DECLARE
     new_key pg_catalog.text;

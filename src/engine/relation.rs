@@ -179,6 +179,17 @@ impl Relation {
         self.columns.get(column).map_or("pg_catalog.text", |column| column.sql_type.as_str())
     }
 
+    /// Whether a foreign key of this relation's base table refers to `other`'s.
+    pub fn references(&self, connection: &Connection, other: &Relation) -> bool {
+        let rows = connection.query(
+            "SELECT 1 FROM pg_catalog.pg_constraint
+             WHERE contype = 'f' AND conrelid = $1::pg_catalog.oid AND confrelid = $2::pg_catalog.oid AND convalidated",
+            Mode::Read,
+            &[i64::from(self.base_oid.to_u32()).into(), i64::from(other.base_oid.to_u32()).into()],
+        );
+        !rows.is_empty()
+    }
+
     /// Whether `column` is of the built-in type `oid`.
     pub fn is_of_type(&self, column: &str, oid: pg_sys::Oid) -> bool {
         self.columns.get(column).is_some_and(|column| column.type_oid == oid)

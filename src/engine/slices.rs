@@ -64,7 +64,8 @@ pub fn settle<J: Job>(
         match failure {
             // A row that is stale again and again has something about it: let the halves find it.
             None if tries < 3 => continue,
-            Some(failure) if failure.is_missing_reference() && tries < 2 => drop(failure),
+            // Another session was first, or took away what was relied on: decide again from what it left.
+            Some(failure) if failure.is_about_other_rows() && tries < 2 => drop(failure),
             Some(failure) if to - from == 1 => {
                 return sink(Settled { from, counters: of_failed, decided: None, failure: Some(failure) });
             }

@@ -4,5 +4,7 @@ mod identity;
 mod keys;
 mod lesson;
 mod tables;
+#[cfg(feature = "tiny_job")]
+mod tiny;
 mod triggers;
 mod verify;

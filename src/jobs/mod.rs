@@ -4,4 +4,6 @@ pub mod asset_keys;
 pub mod asset_tables;
 pub mod lesson_assets;
 pub mod table_ddl;
+#[cfg(feature = "tiny_job")]
+pub mod tiny;
 pub mod wrong_keys;

@@ -78,9 +78,10 @@ impl Failure {
         state.starts_with("40") || state == "55P03"
     }
 
-    /// Whether a row that the work relied on has gone meanwhile (foreign key violation).
-    pub fn is_missing_reference(&self) -> bool {
-        self.sqlstate() == "23503"
+    /// Whether the failure may be about what another session did since the rows were read: a row that was relied on has
+    /// gone (foreign key violation), or one that was missing has come (unique violation).
+    pub fn is_about_other_rows(&self) -> bool {
+        matches!(self.sqlstate().as_str(), "23503" | "23505")
     }
 
     /// Raises the failure again as it was.

@@ -160,3 +160,25 @@ fn the_triggers_work_again_after_a_run_that_failed() {
         );
     });
 }
+
+#[test]
+fn tables_made_anew_in_the_same_session_are_the_ones_used() {
+    each_server(|server| {
+        let (_database, mut session) = with_lessons(server);
+        session.counters(EXECUTE).expect(&[("assets_created", 5)]);
+        session.run(
+            "ALTER TABLE lesson ADD COLUMN more int, DROP COLUMN title;
+             ALTER TABLE lesson ALTER id TYPE text USING id::text;
+             DROP TABLE asset_usages, assets;
+             ALTER TABLE \"group\" ALTER organization_id TYPE text;
+             SELECT * FROM create_asset_tables()",
+        );
+        let dry = session.counters("SELECT * FROM backfill_lesson_assets()");
+        dry.expect(&[
+            ("assets_created", 5),
+            ("lesson_items_patched_with_asset_id", 5),
+        ]);
+        assert_eq!(session.counters(EXECUTE), dry);
+        assert_items_are_settled(&mut session);
+    });
+}

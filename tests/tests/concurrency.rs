@@ -642,3 +642,82 @@ fn an_asset_that_vanishes_after_it_was_decided_on_is_decided_again() {
         assert_verified(&mut session);
     });
 }
+
+#[test]
+fn a_lesson_that_leaves_the_organization_meanwhile_is_out_of_scope() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        let application = Application::create(&mut session);
+        application.add_uploads(&mut session, 1, 3);
+        // the other organization has an asset without key: a run of its scope would give it the key first
+        session.run("ALTER TABLE assets DISABLE TRIGGER USER");
+        application.add_asset(&mut session, 1, 2, "k2");
+        session.run("ALTER TABLE assets ENABLE TRIGGER USER");
+        let mut editor = database.session();
+        editor.run(&format!(
+            "BEGIN; UPDATE lesson SET title = 'held' WHERE id = '{}'",
+            application.lesson(1)
+        ));
+        let call = format!(
+            "SELECT * FROM backfill_lesson_assets(execute => true, organization_id => '{}')",
+            application.organization(1)
+        );
+        let (pid, run) = in_background(&database, "SET media_assets.lock_timeout = '60s'", &call);
+        wait_for_lock(&mut session, pid);
+        session.run(&format!(
+            "UPDATE lesson SET course_id = 2 WHERE id = '{}'",
+            application.lesson(2)
+        ));
+        editor.run("COMMIT");
+        finish(run).expect_sums();
+        let theirs = session.rows(&format!(
+            "SELECT id::text, canonical_key FROM assets WHERE organization_id = '{}'",
+            application.organization(2)
+        ));
+        assert_eq!(
+            theirs,
+            [[Some(application.asset(1)), None]],
+            "nothing is written for another organization than the one asked for"
+        );
+        session
+            .counters(EXECUTE)
+            .expect(&[("errors", 0), ("assets_reused", 3)]);
+        assert_items_are_settled(&mut session);
+    });
+}
+
+#[test]
+fn keys_and_lessons_are_run_side_by_side() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        let application = Application::create(&mut session);
+        session.run(&format!(
+            "ALTER TABLE assets DISABLE TRIGGER USER;
+             INSERT INTO assets (id, organization_id, kind, provider, storage_provider, storage_key, is_external, status, metadata)
+             SELECT gen_random_uuid(), '{}', 'video', 'upload', 's3', 'k' || n % 300, false, 'active', '{{}}' FROM generate_series(1, 1500) n;
+             ALTER TABLE assets ENABLE TRIGGER USER",
+            application.organization(1)
+        ));
+        application.add_uploads(&mut session, 1, 100);
+        let calls = [
+            "SELECT * FROM backfill_asset_keys(7, true)",
+            "SELECT * FROM backfill_lesson_assets(7, true)",
+            "SELECT * FROM backfill_asset_keys(500, true, true)",
+            EXECUTE,
+        ];
+        let runs: Vec<_> = calls
+            .map(|call| in_background(&database, "SET media_assets.lock_timeout = '20s'", call).1)
+            .into();
+        for run in runs {
+            finish(run).expect(&[("errors", 0)]);
+        }
+        assert_eq!(
+            session.number("SELECT count(canonical_key) FROM assets"),
+            300
+        );
+        assert_items_are_settled(&mut session);
+        assert_verified(&mut session);
+    });
+}

@@ -236,3 +236,22 @@ fn an_application_role_inserts_assets_without_rights_on_the_extension() {
         assert_eq!(owner.number("SELECT count(*) FROM assets"), 2);
     });
 }
+
+#[test]
+fn a_role_that_may_not_write_keys_never_leaves_a_wrong_one() {
+    each_server(|server| {
+        let (database, mut owner, role, application) = with_role(server);
+        application.add_asset(&mut owner, 1, 1, "before");
+        owner.run(&format!(
+            "GRANT SELECT, INSERT, UPDATE (storage_key, title) ON assets TO {}",
+            role.name
+        ));
+        let mut session = database.session_as(&role);
+        session.run("UPDATE assets SET storage_key = 'after'");
+        let key = owner.value("SELECT canonical_key FROM assets");
+        assert!(
+            key.is_none() || key.as_deref() == Some("upload:after"),
+            "the old key of a file that is another now: {key:?}"
+        );
+    });
+}

@@ -60,6 +60,12 @@ pub fn asset_canonical_key(provider: &str, locator: &str, kind: Option<&str>) ->
     shorten(provider, key)
 }
 
+/// The key of an asset that is known by its canonical URL alone, as [`asset_canonical_key`] gives it for a link of a
+/// provider without ids.
+pub(super) fn key_of_url(provider: &str, url: &str, kind: &str) -> Option<String> {
+    shorten(provider, key_of(provider, &[kind_name(Some(kind)), ":", url]))
+}
+
 /// The canonical key of an existing asset row: of `storage_key` for `upload`; of `storage_key`, else `source_url`, for
 /// `google_drive`; of `source_url` and `kind` for all others. `None` where the row's fields give no key.
 ///

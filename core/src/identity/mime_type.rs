@@ -24,6 +24,18 @@ pub fn infer_mime_type(
         .or_else(|| type_of_link(link?))
 }
 
+/// The type that the path of a canonical URL ends in.
+pub(super) fn type_of_canonical_url(url: &str) -> Option<String> {
+    let path = match url.find("://") {
+        Some(at) => {
+            let after = &url[at + 3..];
+            &after[after.find('/')?..]
+        }
+        None => url,
+    };
+    type_of_path(path.split(['?', '#']).next()?)
+}
+
 /// The `type/subtype` of a MIME type without its parameters, as written; `None` unless both are names after RFC 6838
 /// §4.2.
 pub(super) fn essence(mime_type: &str) -> Option<&str> {
@@ -57,6 +69,10 @@ fn type_of_link(link: &str) -> Option<String> {
         Link::RootRelative(path) => path.split(['?', '#']).next()?.into(),
         Link::Absolute(absolute) => absolute.path(),
     };
+    type_of_path(&path)
+}
+
+fn type_of_path(path: &str) -> Option<String> {
     let segment = path.rsplit('/').next()?;
     // A name in another encoding than UTF-8 still has its extension.
     let segment = percent_decode(segment).unwrap_or(segment.into());

@@ -4,6 +4,7 @@
 //! The answers stand in unique indexes, so the same input gives the same key for ever: a change of a rule that
 //! changes any key is a new [`ASSET_KEY_VERSION`], never an edit.
 
+mod address;
 mod canonical_url;
 mod content_signature;
 mod enricher_checksum;
@@ -22,6 +23,7 @@ mod text;
 mod vimeo;
 mod youtube;
 
+pub use address::Address;
 pub use canonical_url::canonical_url;
 pub use content_signature::content_signature;
 pub use enricher_checksum::enricher_checksum;

@@ -152,7 +152,7 @@ impl LookUps {
         LookUps { by_key, by_id, usage }
     }
 
-    /// Asks for the assets that the items name, by key and by id.
+    /// Asks for the assets that the items name: by id, and by key those that no id settles.
     pub fn assets(
         &self,
         connection: &Connection,
@@ -161,49 +161,65 @@ impl LookUps {
         items: &[Item],
         known: &mut Known<'_>,
     ) {
-        let mut keys: Vec<(&str, &str, u128)> = Vec::with_capacity(items.len());
-        let mut ids: Vec<(&str, AssetId)> = Vec::new();
-        let mut asked = HashSet::with_capacity_and_hasher(items.len(), Build::default());
-        for item in items {
-            let Some(organization) = lessons[item.lesson].organization.as_deref() else { continue };
-            let id = match &item.normalized {
-                Normalized::Eligible(media) => {
-                    let key = hash(organization, media.canonical_key.as_bytes());
-                    if asked.insert(key) && known.planned.get(organization, &media.canonical_key).is_none() {
-                        keys.push((organization, &media.canonical_key, key));
-                    }
-                    media.asset_id
-                }
-                Normalized::Skipped { asset_id, .. } => *asset_id,
-            };
-            ids.extend(id.map(|id| (organization, id)));
+        self.by_id(connection, mode, lessons, items, known);
+        self.by_key(connection, mode, lessons, items, known);
+    }
+
+    fn by_id(&self, connection: &Connection, mode: Mode, lessons: &[Lesson], items: &[Item], known: &mut Known<'_>) {
+        let Some(statement) = &self.by_id else { return };
+        let ids: Vec<(&str, AssetId)> = items
+            .iter()
+            .filter_map(|item| Some((lessons[item.lesson].organization.as_deref()?, item.normalized.asset_id()?)))
+            .collect();
+        if ids.is_empty() {
+            return;
         }
-        if let Some(statement) = self.by_key.as_ref().filter(|_| !keys.is_empty()) {
-            let parameters = [
-                arrays::text(keys.iter().map(|(organization, ..)| Some(*organization))).into(),
-                arrays::text(keys.iter().map(|(_, key, _)| Some(*key))).into(),
-            ];
-            let rows = connection.run(statement, mode, &parameters);
-            for row in 0..rows.len() {
-                if let Some(n) = rows.get::<i64>(row, 0) {
-                    let found = Found { id: rows.uuid(row, 1), has_byte_size: rows.get(row, 2).unwrap_or(false) };
-                    known.by_key.insert(keys[n as usize - 1].2, found);
-                }
+        let parameters = [
+            arrays::text(ids.iter().map(|(organization, _)| Some(*organization))).into(),
+            arrays::uuid(ids.iter().map(|(_, id)| Some(*id))).into(),
+        ];
+        let rows = connection.run(statement, mode, &parameters);
+        for row in 0..rows.len() {
+            if let Some(n) = rows.get::<i64>(row, 0) {
+                let (organization, id) = ids[n as usize - 1];
+                let key = rows.text(row, 1).map(|key| hash(organization, key.as_bytes()));
+                let stored = Stored { key, has_byte_size: rows.get(row, 2).unwrap_or(false) };
+                known.by_id.insert(hash(organization, &id), stored);
             }
         }
-        if let Some(statement) = self.by_id.as_ref().filter(|_| !ids.is_empty()) {
-            let parameters = [
-                arrays::text(ids.iter().map(|(organization, _)| Some(*organization))).into(),
-                arrays::uuid(ids.iter().map(|(_, id)| Some(*id))).into(),
-            ];
-            let rows = connection.run(statement, mode, &parameters);
-            for row in 0..rows.len() {
-                if let Some(n) = rows.get::<i64>(row, 0) {
-                    let (organization, id) = ids[n as usize - 1];
-                    let key = rows.text(row, 1).map(|key| hash(organization, key.as_bytes()));
-                    let stored = Stored { key, has_byte_size: rows.get(row, 2).unwrap_or(false) };
-                    known.by_id.insert(hash(organization, &id), stored);
-                }
+    }
+
+    fn by_key(&self, connection: &Connection, mode: Mode, lessons: &[Lesson], items: &[Item], known: &mut Known<'_>) {
+        let Some(statement) = &self.by_key else { return };
+        let mut keys: Vec<(&str, &str, u128)> = Vec::with_capacity(items.len());
+        let mut asked = HashSet::with_capacity_and_hasher(items.len(), Build::default());
+        for item in items {
+            let (Some(organization), Normalized::Eligible(media)) =
+                (lessons[item.lesson].organization.as_deref(), &item.normalized)
+            else {
+                continue;
+            };
+            let key = hash(organization, media.canonical_key.as_bytes());
+            let settled_by_id = media
+                .asset_id
+                .and_then(|id| known.by_id.get(&hash(organization, &id)))
+                .is_some_and(|stored| stored.key == Some(key));
+            if !settled_by_id && asked.insert(key) && known.planned.get(organization, &media.canonical_key).is_none() {
+                keys.push((organization, &media.canonical_key, key));
+            }
+        }
+        if keys.is_empty() {
+            return;
+        }
+        let parameters = [
+            arrays::text(keys.iter().map(|(organization, ..)| Some(*organization))).into(),
+            arrays::text(keys.iter().map(|(_, key, _)| Some(*key))).into(),
+        ];
+        let rows = connection.run(statement, mode, &parameters);
+        for row in 0..rows.len() {
+            if let Some(n) = rows.get::<i64>(row, 0) {
+                let found = Found { id: rows.uuid(row, 1), has_byte_size: rows.get(row, 2).unwrap_or(false) };
+                known.by_key.insert(keys[n as usize - 1].2, found);
             }
         }
     }

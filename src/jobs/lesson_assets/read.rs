@@ -88,6 +88,7 @@ impl Reader {
         } else {
             "$3::pg_catalog.text IS NULL".to_owned()
         };
+        let again_scope = scope.replace("$3", "$2");
         let bounded = format!("{scope} AND l.id {not_greater} $2::{id_type}");
         let mut reader = Reader {
             first: Statement::new(format!("{select} WHERE {bounded} ORDER BY l.id LIMIT $1")),
@@ -104,7 +105,7 @@ impl Reader {
                  FROM locked l
                  LEFT JOIN LATERAL (SELECT g.organization_id FROM {} c JOIN {} g ON g.id = c.group_id
                                     WHERE c.id = l.course_id LIMIT 1) o ON true
-                 ORDER BY l.n",
+                 WHERE {again_scope} ORDER BY l.n",
                 lesson.sql_name, tables.course.sql_name, tables.group.sql_name
             )),
             filter,
@@ -132,13 +133,16 @@ impl Reader {
         Page { rows }
     }
 
-    /// The rows `from..to` of a page as they are now, locked. One that has gone is left out.
+    /// The rows `from..to` of a page as they are now, locked. One that has gone, or left the scope, is left out.
     pub fn again(&self, connection: &Connection, page: &Page, from: usize, to: usize) -> Vec<Lesson> {
         let ids: Vec<String> = (from..to).map(|row| page.id(row)).collect();
         let rows = connection.run(
             &self.again,
             Mode::Write,
-            &[arrays::text(ids.iter().map(|id| Some(id.as_str()))).into()],
+            &[
+                arrays::text(ids.iter().map(|id| Some(id.as_str()))).into(),
+                self.filter.organization_id.as_deref().into(),
+            ],
         );
         let lessons = (0..rows.len()).map(|row| lesson(&rows, row).owned()).collect();
         drop(rows);

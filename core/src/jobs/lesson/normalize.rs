@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::fields::{seconds, text, whole_number};
 use super::{parse_asset_id, AssetId, Reason, Slot};
 use crate::identity::{
-    asset_canonical_key, canonical_url, google_drive_file_id, infer_asset_kind, infer_mime_type, youtube_video_id,
+    asset_canonical_key, canonical_url, google_drive_file_id, infer_asset_kind, infer_mime_type, youtube_video_id, Address,
 };
 use crate::json::{Json, Kind};
 
@@ -69,6 +69,14 @@ pub enum Normalized<'a, J> {
 }
 
 impl<J> Normalized<'_, J> {
+    /// The item's `assetId` that plays a part in the decision.
+    pub fn asset_id(&self) -> Option<AssetId> {
+        match self {
+            Normalized::Eligible(media) => media.asset_id,
+            Normalized::Skipped { asset_id, .. } => *asset_id,
+        }
+    }
+
     const fn skipped(reason: Reason) -> Self {
         Normalized::Skipped { reason, asset_id: None }
     }
@@ -116,7 +124,10 @@ fn video_provider<'a, J: Json<'a>>(item: J, has_key: bool, link: Option<&str>) -
 
 fn upload<'a, J: Json<'a>>(slot: Slot, item: J, key: Cow<'a, str>, link: Option<Cow<'a, str>>) -> Normalized<'a, J> {
     let metadata = metadata_of(item);
-    let mime_type = mime_type(slot, item, metadata, link.as_deref()).or_else(|| infer_mime_type(None, Some(&key), None));
+    let address = link.as_deref().and_then(Address::of);
+    let mime_type = mime_type(slot, item, metadata)
+        .or_else(|| address.as_ref()?.mime_type())
+        .or_else(|| infer_mime_type(None, Some(&key), None));
     let kind = infer_asset_kind(mime_type.as_deref(), slot.default_kind());
     let Some(canonical_key) = asset_canonical_key(Provider::Upload.name(), &key, Some(kind)) else {
         return Normalized::skipped(Reason::MissingKey);
@@ -124,7 +135,7 @@ fn upload<'a, J: Json<'a>>(slot: Slot, item: J, key: Cow<'a, str>, link: Option<
     Normalized::Eligible(Box::new(Media {
         storage_provider: "s3",
         storage_key: Some(key),
-        source_url: link.as_deref().and_then(canonical_url),
+        source_url: address.map(Address::into_url),
         canonical_key,
         kind,
         mime_type,
@@ -134,37 +145,54 @@ fn upload<'a, J: Json<'a>>(slot: Slot, item: J, key: Cow<'a, str>, link: Option<
 }
 
 fn external<'a, J: Json<'a>>(slot: Slot, item: J, provider: Provider, link: &str) -> Normalized<'a, J> {
-    let metadata = metadata_of(item);
-    let (mime_type, kind) = match provider {
-        Provider::YouTube => (None, "video"),
-        _ => {
-            let mime_type = mime_type(slot, item, metadata, Some(link));
-            let kind = infer_asset_kind(mime_type.as_deref(), slot.default_kind());
-            (mime_type, kind)
-        }
+    let found = match provider {
+        Provider::YouTube => youtube(link),
+        _ => addressed(slot, item, provider, link),
     };
-    let canonical_key = asset_canonical_key(provider.name(), link, Some(kind));
-    let source_url = match (provider, canonical_key.as_deref().and_then(youtube_id_of_key)) {
-        (Provider::YouTube, Some(id)) => Some(format!("https://www.youtube.com/watch?v={id}")),
-        _ => canonical_url(link),
-    };
-    let (Some(canonical_key), Some(source_url)) = (canonical_key, source_url) else {
-        return Normalized::skipped(Reason::UnsupportedLink);
-    };
-    let storage_key = match provider {
-        Provider::GoogleDrive => google_drive_file_id(link).map(Cow::Owned),
-        _ => None,
-    };
+    let Some(found) = found else { return Normalized::skipped(Reason::UnsupportedLink) };
     Normalized::Eligible(Box::new(Media {
         storage_provider: "external",
-        storage_key,
-        source_url: Some(source_url),
-        canonical_key,
-        kind,
-        mime_type,
+        storage_key: found.storage_key.map(Cow::Owned),
+        source_url: Some(found.source_url),
+        canonical_key: found.canonical_key,
+        kind: found.kind,
+        mime_type: found.mime_type,
         is_external: true,
-        ..described(slot, item, metadata, provider)
+        ..described(slot, item, metadata_of(item), provider)
     }))
+}
+
+/// What an external link says of its asset.
+struct External {
+    storage_key: Option<String>,
+    source_url: String,
+    canonical_key: String,
+    kind: &'static str,
+    mime_type: Option<String>,
+}
+
+/// A field that says YouTube is a video, whatever its link ends in; one with an id is known by its watch page.
+fn youtube(link: &str) -> Option<External> {
+    let kind = "video";
+    let canonical_key = asset_canonical_key(Provider::YouTube.name(), link, Some(kind))?;
+    let source_url = match youtube_id_of_key(&canonical_key) {
+        Some(id) => format!("https://www.youtube.com/watch?v={id}"),
+        None => canonical_url(link)?,
+    };
+    Some(External { storage_key: None, source_url, canonical_key, kind, mime_type: None })
+}
+
+fn addressed<'a, J: Json<'a>>(slot: Slot, item: J, provider: Provider, link: &str) -> Option<External> {
+    let address = Address::of(link)?;
+    let mime_type = mime_type(slot, item, metadata_of(item)).or_else(|| address.mime_type());
+    let kind = infer_asset_kind(mime_type.as_deref(), slot.default_kind());
+    let (storage_key, canonical_key) = match provider {
+        Provider::GoogleDrive => {
+            (google_drive_file_id(link), asset_canonical_key(provider.name(), link, Some(kind))?)
+        }
+        _ => (None, address.key(provider.name(), kind)?),
+    };
+    Some(External { storage_key, source_url: address.into_url(), canonical_key, kind, mime_type })
 }
 
 /// The id of `youtube:video:<id>`; a link of provider youtube without an id has a URL in its place.
@@ -209,13 +237,14 @@ fn described<'a, J: Json<'a>>(slot: Slot, item: J, metadata: Option<J>, provider
     }
 }
 
-fn mime_type<'a, J: Json<'a>>(slot: Slot, item: J, metadata: Option<J>, link: Option<&str>) -> Option<String> {
+/// What the item declares, or its file name shows.
+fn mime_type<'a, J: Json<'a>>(slot: Slot, item: J, metadata: Option<J>) -> Option<String> {
     let of_metadata = |name: &str| metadata.and_then(|metadata| text(metadata, name));
     let (declared, file_name) = match slot {
         Slot::Video => (of_metadata("mimeType"), text(item, "fileName").or_else(|| of_metadata("fileName"))),
         Slot::Document => (of_metadata("mimeType").or_else(|| text(item, "type")), text(item, "name")),
     };
-    infer_mime_type(declared.as_deref(), file_name.as_deref(), link)
+    infer_mime_type(declared.as_deref(), file_name.as_deref(), None)
 }
 
 fn metadata_of<'a, J: Json<'a>>(item: J) -> Option<J> {
