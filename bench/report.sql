@@ -1,11 +1,13 @@
--- Medians and ratios of the table raw (way, round, seconds or another value, bytes of WAL), which tools/bench.sh fills.
+-- Medians and ratios of the table raw (way, round, seconds or another value, bytes of WAL, processor seconds), which tools/bench.sh fills.
 
 CREATE TEMPORARY TABLE m AS
 SELECT way, percentile_cont(0.5) WITHIN GROUP (ORDER BY value)::numeric AS value, min(value) AS least, max(value) AS most,
-       percentile_cont(0.5) WITHIN GROUP (ORDER BY wal)::numeric AS wal, count(*) AS runs,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY wal)::numeric AS wal,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY processor)::numeric AS processor, count(*) AS runs,
        string_agg(round(value, 2)::text, ' ' ORDER BY round) AS figures
 FROM raw GROUP BY way;
 CREATE FUNCTION pg_temp.median(text) RETURNS numeric LANGUAGE sql AS 'SELECT value FROM m WHERE way = $1';
+CREATE FUNCTION pg_temp.processor(text) RETURNS numeric LANGUAGE sql AS 'SELECT processor FROM m WHERE way = $1';
 CREATE FUNCTION pg_temp.wal(text) RETURNS numeric LANGUAGE sql AS 'SELECT wal FROM m WHERE way = $1';
 
 \pset format aligned
@@ -14,6 +16,7 @@ CREATE FUNCTION pg_temp.wal(text) RETURNS numeric LANGUAGE sql AS 'SELECT wal FR
 \pset linestyle ascii
 
 SELECT way, round(value, 3) AS "median s", round(value / pg_temp.median('execute'), 3) AS "of execute",
+       round(processor, 2) AS "processor s", round(processor / pg_temp.processor('execute'), 3) AS "of execute's",
        pg_size_pretty(wal::bigint) AS wal, figures AS "each run, s"
 FROM m WHERE way IN ('limit', 'dry_run', 'execute', 'rerun', 'refused', 'unanalysed', 'small', 'row_loop', 'client')
 ORDER BY array_position(ARRAY['limit', 'execute', 'dry_run', 'rerun', 'refused', 'unanalysed', 'small', 'row_loop', 'client'], way);

@@ -22,12 +22,18 @@ pub fn not_supported(message: impl Into<String>, hint: impl Into<String>) -> Err
 
 /// A limit that a setting names was reached (53400).
 pub fn limit_reached(message: impl Into<String>, detail: impl Into<String>, hint: impl Into<String>) -> ErrorReport {
-    report(Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message).set_detail(detail).set_hint(hint)
+    report(Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message)
+        .set_detail(detail)
+        .set_hint(hint)
 }
 
 /// A right that the caller lacks (42501), in the server's own words.
 pub fn permission_denied(relation: &str, detail: impl Into<String>) -> ErrorReport {
-    report(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for {relation}")).set_detail(detail)
+    report(
+        Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("permission denied for {relation}"),
+    )
+    .set_detail(detail)
 }
 
 /// Row security is active, so that a run would see a part of the rows only (42501).
@@ -59,6 +65,9 @@ pub fn not_prepared(
 
 /// A sum of a batch's counters that does not hold: a defect of ours, and the batch must not land.
 pub fn counters_do_not_add_up(sum: &str) -> ErrorReport {
-    report(Code::ERRCODE_INTERNAL_ERROR, format!("the counters of a batch do not add up: {sum}"))
-        .set_hint("This is a defect of media_assets; nothing of this call was kept.")
+    report(
+        Code::ERRCODE_INTERNAL_ERROR,
+        format!("the counters of a batch do not add up: {sum}"),
+    )
+    .set_hint("This is a defect of media_assets; nothing of this call was kept.")
 }

@@ -35,22 +35,26 @@ export PGHOST=127.0.0.1 PGPORT=${port%% *} PGUSER=postgres PGOPTIONS='-c client_
 psql() { "$bin/psql" -XqAt -v ON_ERROR_STOP=1 "$@"; }
 copy_database() { psql -d postgres -c "DROP DATABASE IF EXISTS $2" -c "CREATE DATABASE $2 TEMPLATE $1" -c CHECKPOINT; }
 drop_database() { psql -d postgres -c "DROP DATABASE IF EXISTS $1"; }
-record() { printf '%s,%s,%s,%s\n' "$@" >>"$raw"; }
+record() { printf '%s,%s,%s,%s,%s\n' "$1" "$2" "$3" "${4:-}" "${5:-}" >>"$raw"; } # WAY ROUND VALUE [WAL [PROCESSOR SECONDS]]
 
-# measure WAY ROUND DATABASE FILE [PSQL ARGUMENTS…]: seconds and bytes of WAL of a script of SQL.
+# measure WAY ROUND DATABASE FILE [PSQL ARGUMENTS…]: seconds, bytes of WAL and processor seconds of a script of SQL.
 measure() {
   local result
   result=$(psql -d "$3" -v file="$4" "${@:5}" 2>>"$work/messages" <<'SQL'
+-- The kernel counts a process's time in hundredths of a second.
+CREATE FUNCTION pg_temp.processor() RETURNS numeric LANGUAGE sql AS $$
+  SELECT (split_part(stat, ' ', 14)::numeric + split_part(stat, ' ', 15)::numeric) / 100 FROM pg_read_file('/proc/self/stat') stat
+$$;
 SELECT asset_key_version() \g /dev/null
-SELECT clock_timestamp() AS began, pg_current_wal_insert_lsn() AS wal \gset
+SELECT clock_timestamp() AS began, pg_current_wal_insert_lsn() AS wal, pg_temp.processor() AS processor \gset
 \o /dev/null
 \i :file
 \o
-SELECT round(extract(epoch FROM clock_timestamp() - :'began'), 4), pg_current_wal_insert_lsn() - :'wal';
+SELECT round(extract(epoch FROM clock_timestamp() - :'began'), 4) || ',' || pg_current_wal_insert_lsn() - :'wal' || ',' || pg_temp.processor() - :processor;
 SQL
   )
-  record "$1" "$2" "${result%|*}" "${result#*|}"
-  say "  round $2  $(printf '%-14s' "$1") ${result%|*} s"
+  printf '%s,%s,%s\n' "$1" "$2" "$result" >>"$raw"
+  say "  round $2  $(printf '%-14s' "$1") ${result%%,*} s"
 }
 
 # memory WAY DATABASE FILE: how far the server process grows beyond its start, in kB (private memory, seen every 20 ms).
@@ -71,7 +75,7 @@ SQL
     sleep 0.02
   done
   wait
-  record "$1" 1 $((peak - start)) 0
+  record "$1" 1 $((peak - start))
 }
 
 # --- start states ------------------------------------------------------------------------------------------------
@@ -132,7 +136,7 @@ for round in $(seq "$rounds"); do
 
   copy_database start run
   seconds=$("$client" "host=127.0.0.1 port=$PGPORT user=postgres dbname=run" "$client_lessons")
-  record client "$round" "$(awk "BEGIN{print $seconds * $lessons / $client_lessons}")" ''
+  record client "$round" "$(awk "BEGIN{print $seconds * $lessons / $client_lessons}")"
   say "  round $round  client         $seconds s for $client_lessons lessons"
 done
 
@@ -146,7 +150,7 @@ memory execute_memory run bench/execute.sql
 # A hundred batches, one after the other: the blocks that the first, the tenth and the last touched.
 copy_database start run
 psql -d run -v batch=$((lessons / 100)) -f bench/batch_buffers.sql | while IFS='|' read -r number buffers; do
-  record "batch_$number" 1 "$buffers" 0
+  record "batch_$number" 1 "$buffers"
 done
 
 psql -d run -f bench/key_arguments.sql
@@ -159,7 +163,7 @@ drop_database run
 
 printf '\n%s lessons, %s; medians of %s rounds\n\n' "$lessons" "$(cat "$work/rows" | tr '|' ' ' | awk '{print $1 " assets, " $2 " usages, " $3 " errors"}')" "$rounds"
 {
-  echo 'CREATE TEMPORARY TABLE raw (way text, round int, value numeric, wal numeric);'
+  echo 'CREATE TEMPORARY TABLE raw (way text, round int, value numeric, wal numeric, processor numeric);'
   echo 'COPY raw FROM STDIN CSV;'
   cat "$raw"
   echo '\.'

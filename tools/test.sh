@@ -53,7 +53,9 @@ count_cargo() {
 # pg_prove -v prints every assertion: the log has them, the screen gets what did not hold and the summary.
 filter_tap() { grep -Ev '^( *ok |1\.\.[0-9])' || true; }
 count_tap() {
-  awk '/^ok [0-9]/{p++} /^not ok [0-9]/{if ($0 ~ /# TODO/) p++; else f++} END{print p + 0, f + 0}' "$1"
+  # A file that ends in the middle has no "not ok": it counts as one failure.
+  awk '/^ok [0-9]/{p++} /^not ok [0-9]/{if ($0 ~ /# TODO/) p++; else f++}
+       /\(Wstat: [1-9].*Failed: 0\)/{f++} END{print p + 0, f + 0}' "$1"
 }
 
 # --- the parts -----------------------------------------------------------------------------------------------------
@@ -88,39 +90,46 @@ up() { # MAJOR: the server that the SQL and client parts use
   tools/server.sh up "$1" "$server_name"
 }
 
+built=
 part_build() {
   local major
   for major in "${test_majors[@]}"; do run "server $major" whole up "$major" || true; done
+  built=yes
 }
 
+# Steps run where bash ignores `set -e`: each command that must not fail says so.
 pg_prove_on() { # MAJOR
-  local database=media_assets_sql bin dsn
-  bin=$(tools/server.sh bindir "$1" "$server_name")
-  dsn=$(tools/server.sh dsn "$1" "$server_name")
-  "$bin/psql" "$dsn" -XAtq -v ON_ERROR_STOP=1 -c "DROP DATABASE IF EXISTS $database" -c "CREATE DATABASE $database"
-  "$bin/psql" "$dsn dbname=$database" -XAtq -v ON_ERROR_STOP=1 -c 'CREATE EXTENSION pgtap' -c 'CREATE EXTENSION media_assets'
-  local port=${dsn#*port=}
+  local database=media_assets_sql bin dsn port
+  bin=$(tools/server.sh bindir "$1" "$server_name") || return
+  dsn=$(tools/server.sh dsn "$1" "$server_name") || return
+  port=${dsn#*port=}
+  "$bin/psql" "$dsn" -Xq -v ON_ERROR_STOP=1 -c 'SET client_min_messages = warning' \
+    -c "DROP DATABASE IF EXISTS $database" -c "CREATE DATABASE $database" || return
+  "$bin/psql" "$dsn dbname=$database" -Xq -v ON_ERROR_STOP=1 -c 'CREATE EXTENSION pgtap' -c 'CREATE EXTENSION media_assets' || return
   pg_prove --verbose --ext .sql --recurse --psql-bin "$bin/psql" \
     --host 127.0.0.1 --port "${port%% *}" --username postgres --dbname "$database" pg_test
 }
 
 part_sql() {
   local major
-  if [ -z "$(find pg_test -name '*.sql' 2>/dev/null)" ]; then say 'no SQL tests in pg_test'; return 0; fi
+  [ -n "$built" ] || part_build
   for major in "${test_majors[@]}"; do run "sql on $major" tap pg_prove_on "$major" || true; done
 }
 
 client_tests() {
-  local major dsn
+  local major dsn bin
   for major in "${test_majors[@]}"; do
-    dsn=$(tools/server.sh dsn "$major" "$server_name") || continue
-    export "MEDIA_ASSETS_PG${major}_DSN=$dsn"
-    export "MEDIA_ASSETS_PG${major}_BINDIR=$(tools/server.sh bindir "$major" "$server_name")"
+    dsn=$(tools/server.sh dsn "$major" "$server_name") || return
+    bin=$(tools/server.sh bindir "$major" "$server_name") || return
+    export "MEDIA_ASSETS_PG${major}_DSN=$dsn" "MEDIA_ASSETS_PG${major}_BINDIR=$bin"
   done
   cargo test --quiet --no-fail-fast -p media-assets-tests
 }
 
-part_client() { run 'client' cargo client_tests || true; }
+part_client() {
+  [ -n "$built" ] || part_build
+  run 'client' cargo client_tests || true
+}
 
 stop_servers() {
   local major
@@ -128,7 +137,8 @@ stop_servers() {
 }
 
 parts=("$@")
-if [ ${#parts[@]} = 0 ]; then parts=(setup lint core build sql client); trap stop_servers EXIT; fi
+if [ ${#parts[@]} = 0 ]; then parts=(setup lint core build sql client); fi
+trap stop_servers EXIT
 for part in "${parts[@]}"; do
   declare -F "part_$part" >/dev/null || die "no such part: $part"
 done

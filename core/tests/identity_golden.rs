@@ -18,8 +18,7 @@ fn no_key_changes_without_a_new_version() {
         "{}/tests/golden/keys_v{ASSET_KEY_VERSION}.tsv",
         env!("CARGO_MANIFEST_DIR")
     );
-    let golden =
-        std::fs::read_to_string(&path).expect("each version of the rules has its golden file");
+    let golden = std::fs::read_to_string(&path).expect("each version of the rules has its golden file");
     let mut changed = Vec::new();
     for line in golden.lines() {
         let fields: Vec<&str> = line.split('\t').collect();

@@ -1,9 +1,8 @@
 //! What holds of the identity rules for every input.
 
 use media_assets_core::identity::{
-    asset_canonical_key, canonical_url, content_signature, enricher_checksum, google_drive_file_id,
-    infer_asset_kind, infer_mime_type, normalize_path, parse_media_link, row_canonical_key,
-    youtube_video_id, Address,
+    asset_canonical_key, canonical_url, content_signature, enricher_checksum, google_drive_file_id, infer_asset_kind,
+    infer_mime_type, normalize_path, parse_media_link, row_canonical_key, youtube_video_id, Address,
 };
 use proptest::prelude::*;
 
@@ -90,8 +89,7 @@ const PIECES: [&str; 78] = [
 ];
 
 fn text() -> impl Strategy<Value = String> {
-    let pieces = prop::collection::vec(prop::sample::select(&PIECES[..]), 0..12)
-        .prop_map(|pieces| pieces.concat());
+    let pieces = prop::collection::vec(prop::sample::select(&PIECES[..]), 0..12).prop_map(|pieces| pieces.concat());
     prop_oneof![4 => pieces, 1 => any::<String>(), 1 => "https?://[a-z.]{1,9}/\\PC{0,20}"]
 }
 

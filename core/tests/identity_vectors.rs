@@ -1,8 +1,8 @@
 //! The test vectors of the identity rules: one JSON object on each line of `vectors/*.jsonl`.
 
 use media_assets_core::identity::{
-    asset_canonical_key, canonical_url, content_signature, enricher_checksum, infer_asset_kind,
-    infer_mime_type, normalize_path, parse_media_link, FacetValue, Facets,
+    asset_canonical_key, canonical_url, content_signature, enricher_checksum, infer_asset_kind, infer_mime_type,
+    normalize_path, parse_media_link, FacetValue, Facets,
 };
 use serde_json::{Map, Value};
 
@@ -87,9 +87,7 @@ fn canonical_urls() {
 fn canonical_keys() {
     check("canonical_keys", |vector| {
         match (vector["provider"].as_str(), vector["locator"].as_str()) {
-            (Some(provider), Some(locator)) => {
-                asset_canonical_key(provider, locator, vector["kind"].as_str()).into()
-            }
+            (Some(provider), Some(locator)) => asset_canonical_key(provider, locator, vector["kind"].as_str()).into(),
             _ => Value::Null,
         }
     });

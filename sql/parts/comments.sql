@@ -47,6 +47,8 @@ COMMENT ON FUNCTION @extschema@.verify_lesson_assets(pg_catalog.text) IS
 -- used by the key triggers
 COMMENT ON FUNCTION @extschema@.asset_keys_after_insert() IS
     'Trigger function of media_assets_key_insert: keys the rows of a statement that inserts assets. Never fails the statement.';
+COMMENT ON FUNCTION @extschema@.asset_key_before_update() IS
+    'Trigger function of media_assets_key_clear: takes a key away that no longer fits the provider, storage_key, source_url and kind of its row.';
 COMMENT ON FUNCTION @extschema@.asset_key_after_update() IS
     'Trigger function of media_assets_key_update: keys an asset whose provider, storage_key, source_url or kind was updated. Never fails the statement.';
 COMMENT ON FUNCTION @extschema@.set_asset_key(pg_catalog.text, pg_catalog.uuid, pg_catalog.text) IS

@@ -53,7 +53,10 @@ impl KeySet {
     /// The flag that was stored with the key, `None` when the key is unknown.
     pub fn get(&self, owner: &str, key: &str) -> Option<bool> {
         let hash = hash(owner, key.as_bytes());
-        [hash | FLAG, hash & !FLAG].into_iter().find(|hash| self.keys.contains(hash)).map(|hash| hash & FLAG != 0)
+        [hash | FLAG, hash & !FLAG]
+            .into_iter()
+            .find(|hash| self.keys.contains(hash))
+            .map(|hash| hash & FLAG != 0)
     }
 
     /// Remembers a key.

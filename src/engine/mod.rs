@@ -125,7 +125,10 @@ impl Options {
             )
         })?;
         let execute = execute.ok_or_else(|| {
-            invalid_argument("execute must be true or false, not NULL", "false is a dry run, true writes.")
+            invalid_argument(
+                "execute must be true or false, not NULL",
+                "false is a dry run, true writes.",
+            )
         })?;
         if max_rows.is_some_and(|max_rows| max_rows < 0) {
             return Err(invalid_argument(
@@ -133,7 +136,11 @@ impl Options {
                 "NULL means all of them.",
             ));
         }
-        Ok(Options { batch, execute, max_rows })
+        Ok(Options {
+            batch,
+            execute,
+            max_rows,
+        })
     }
 
     pub fn mode(&self) -> Mode {
@@ -148,7 +155,13 @@ impl Options {
 /// Keeps plans from flipping, as PostgreSQL's foreign-key checks do, and the engine from waiting where the application
 /// should not have to.
 pub fn engine_settings() -> SettingsLevel {
-    let off = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "jit"];
+    let off = [
+        "enable_seqscan",
+        "enable_hashjoin",
+        "enable_mergejoin",
+        "enable_bitmapscan",
+        "jit",
+    ];
     let mut values: Vec<(&str, String)> = off.into_iter().map(|name| (name, "off".to_owned())).collect();
     values.push(("plan_cache_mode", "force_generic_plan".to_owned()));
     if let Some(milliseconds) = settings::lock_timeout() {
@@ -177,7 +190,16 @@ pub fn run<J: Job>(
 /// # Errors
 /// As [`run`].
 pub fn run_phase<J: Job>(connection: &Connection, job: &mut J, options: &Options) -> Result<Summary<J::Counters>> {
-    run_with(connection, job, &Options { max_rows: None, ..*options }, None, |_, _, _| {})
+    run_with(
+        connection,
+        job,
+        &Options {
+            max_rows: None,
+            ..*options
+        },
+        None,
+        |_, _, _| {},
+    )
 }
 
 fn run_with<J: Job>(
@@ -188,7 +210,11 @@ fn run_with<J: Job>(
     mut each: impl FnMut(&J::Page, usize, &J::Decided),
 ) -> Result<Summary<J::Counters>> {
     let _level = engine_settings();
-    let mut summary = Summary { counters: J::Counters::default(), batches: 0, failures: 0 };
+    let mut summary = Summary {
+        counters: J::Counters::default(),
+        batches: 0,
+        failures: 0,
+    };
     let mut cursor = None;
     let mut done = 0i64;
     loop {

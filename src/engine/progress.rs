@@ -16,7 +16,14 @@ pub struct Progress {
 
 impl Progress {
     pub fn start(job: &'static str, rows: &'static str, total: Option<i64>) -> Self {
-        Progress { job, rows, total, started: Instant::now(), last: None, said: -1 }
+        Progress {
+            job,
+            rows,
+            total,
+            started: Instant::now(),
+            last: None,
+            said: -1,
+        }
     }
 
     /// A batch is done and more may follow.

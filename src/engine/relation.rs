@@ -94,12 +94,15 @@ impl Relation {
         let mut mapping: Option<HashMap<i16, i16>> = None;
         let mut kind_is_view = is_view;
         while kind_is_view {
-            let Some((below, columns)) = view::base_of(base_oid) else { break };
+            let Some((below, columns)) = view::base_of(base_oid) else {
+                break;
+            };
             mapping = Some(match mapping {
                 None => columns,
-                Some(outer) => {
-                    outer.into_iter().filter_map(|(top, middle)| Some((top, *columns.get(&middle)?))).collect()
-                }
+                Some(outer) => outer
+                    .into_iter()
+                    .filter_map(|(top, middle)| Some((top, *columns.get(&middle)?)))
+                    .collect(),
             });
             base_oid = below;
             kind_is_view = kind(connection, base_oid) == Some('v');
@@ -148,12 +151,16 @@ impl Relation {
         let base: HashMap<i16, (bool, bool)> = base.map_or_else(HashMap::new, |rows| {
             (0..rows.len())
                 .filter_map(|row| {
-                    Some((rows.get(row, 0)?, (rows.get(row, 1).unwrap_or(false), rows.get(row, 2).unwrap_or(false))))
+                    Some((
+                        rows.get(row, 0)?,
+                        (rows.get(row, 1).unwrap_or(false), rows.get(row, 2).unwrap_or(false)),
+                    ))
                 })
                 .collect()
         });
         for row in 0..rows.len() {
-            let (Some(name), Some(number), Some(sql_type)) = (rows.text(row, 0), rows.get::<i16>(row, 1), rows.text(row, 2))
+            let (Some(name), Some(number), Some(sql_type)) =
+                (rows.text(row, 0), rows.get::<i16>(row, 1), rows.text(row, 2))
             else {
                 continue;
             };
@@ -166,7 +173,17 @@ impl Relation {
                 of_base.unwrap_or((rows.get(row, 4).unwrap_or(false), rows.get(row, 5).unwrap_or(false)));
             let length = rows.get(row, 3);
             let type_oid = rows.get(row, 6).unwrap_or(pg_sys::InvalidOid);
-            self.columns.insert(name, Column { type_oid, sql_type, length, not_null, has_default, base_number });
+            self.columns.insert(
+                name,
+                Column {
+                    type_oid,
+                    sql_type,
+                    length,
+                    not_null,
+                    has_default,
+                    base_number,
+                },
+            );
         }
     }
 
@@ -176,7 +193,9 @@ impl Relation {
 
     /// The type to cast to for `column`; `text` where there is none such (a dry run over half-made tables).
     pub fn type_of(&self, column: &str) -> &str {
-        self.columns.get(column).map_or("pg_catalog.text", |column| column.sql_type.as_str())
+        self.columns
+            .get(column)
+            .map_or("pg_catalog.text", |column| column.sql_type.as_str())
     }
 
     /// Whether a foreign key of this relation's base table refers to `other`'s.
@@ -185,7 +204,10 @@ impl Relation {
             "SELECT 1 FROM pg_catalog.pg_constraint
              WHERE contype = 'f' AND conrelid = $1::pg_catalog.oid AND confrelid = $2::pg_catalog.oid AND convalidated",
             Mode::Read,
-            &[i64::from(self.base_oid.to_u32()).into(), i64::from(other.base_oid.to_u32()).into()],
+            &[
+                i64::from(self.base_oid.to_u32()).into(),
+                i64::from(other.base_oid.to_u32()).into(),
+            ],
         );
         !rows.is_empty()
     }
@@ -230,12 +252,17 @@ impl Relation {
     }
 
     fn base_numbers(&self, columns: &[&str]) -> Option<Vec<i16>> {
-        columns.iter().map(|column| self.columns.get(*column)?.base_number).collect()
+        columns
+            .iter()
+            .map(|column| self.columns.get(*column)?.base_number)
+            .collect()
     }
 
     /// The unique indexes of the base table over exactly `columns`, in any order.
     pub fn unique_indexes(&self, connection: &Connection, columns: &[&str]) -> Vec<UniqueIndex> {
-        let Some(mut wanted) = self.base_numbers(columns) else { return Vec::new() };
+        let Some(mut wanted) = self.base_numbers(columns) else {
+            return Vec::new();
+        };
         wanted.sort_unstable();
         let mut found = all_unique_indexes(connection, self.base_oid);
         found.retain(|index| {
@@ -289,8 +316,11 @@ fn kind(connection: &Connection, oid: pg_sys::Oid) -> Option<char> {
 
 fn all_unique_indexes(connection: &Connection, table: pg_sys::Oid) -> Vec<UniqueIndex> {
     // The column came with PostgreSQL 15.
-    let nulls_not_distinct =
-        if cfg!(any(feature = "pg13", feature = "pg14")) { "false" } else { "i.indnullsnotdistinct" };
+    let nulls_not_distinct = if cfg!(any(feature = "pg13", feature = "pg14")) {
+        "false"
+    } else {
+        "i.indnullsnotdistinct"
+    };
     let rows = connection.query(
         &format!(
             "SELECT NOT i.indimmediate, i.indpred IS NOT NULL, {nulls_not_distinct},
@@ -312,7 +342,11 @@ fn all_unique_indexes(connection: &Connection, table: pg_sys::Oid) -> Vec<Unique
                 partial: rows.get(row, 1).unwrap_or(false),
                 nulls_not_distinct: rows.get(row, 2).unwrap_or(false),
                 has_expressions: rows.get(row, 3).unwrap_or(false),
-                numbers: numbers.split(',').filter_map(|number| number.parse().ok()).take(keys).collect(),
+                numbers: numbers
+                    .split(',')
+                    .filter_map(|number| number.parse().ok())
+                    .take(keys)
+                    .collect(),
                 name: rows.text(row, 5).unwrap_or_default(),
             }
         })

@@ -26,12 +26,7 @@ pub fn check_row_security<'r>(relations: impl IntoIterator<Item = &'r Relation>)
 }
 
 /// 42501 when the current role lacks `privilege` on the relation, as a whole or on each of `columns`.
-pub fn check_privilege(
-    connection: &Connection,
-    relation: &Relation,
-    privilege: &str,
-    columns: &[&str],
-) -> Result<()> {
+pub fn check_privilege(connection: &Connection, relation: &Relation, privilege: &str, columns: &[&str]) -> Result<()> {
     let oid = i64::from(relation.oid.to_u32());
     let whole = connection.query(
         "SELECT pg_catalog.has_table_privilege($1::pg_catalog.oid, $2)",
@@ -58,9 +53,16 @@ pub fn check_privilege(
         return Ok(());
     }
     let kind = if relation.is_view { "view" } else { "table" };
-    let what = if missing.is_empty() { String::new() } else { format!(" ({})", missing.join(", ")) };
-    Err(permission_denied(&format!("{kind} {}", relation.name), format!("The run needs {privilege}{what} on it."))
-        .set_hint(format!("GRANT {privilege} ON {} TO CURRENT_ROLE;", relation.sql_name)))
+    let what = if missing.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", missing.join(", "))
+    };
+    Err(permission_denied(
+        &format!("{kind} {}", relation.name),
+        format!("The run needs {privilege}{what} on it."),
+    )
+    .set_hint(format!("GRANT {privilege} ON {} TO CURRENT_ROLE;", relation.sql_name)))
 }
 
 /// Holds the job's lock on `relation` until the transaction ends, so that two executing runs go one after the other.

@@ -48,13 +48,23 @@ pub fn settle<J: Job>(
         let decided = job.decide(connection, mode, page, from, to)?;
         if mode == Mode::Read || !J::has_writes(&decided) {
             job.remember(&decided)?;
-            return sink(Settled { from, counters: J::count(&decided), decided: Some(&decided), failure: None });
+            return sink(Settled {
+                from,
+                counters: J::count(&decided),
+                decided: Some(&decided),
+                failure: None,
+            });
         }
         let of_failed = J::count_failed(&decided);
         let failure = match in_subtransaction(|| job.write(connection, page, from, to, decided)) {
             Ok(Ok(written)) => {
                 job.remember(&written)?;
-                return sink(Settled { from, counters: J::count(&written), decided: Some(&written), failure: None });
+                return sink(Settled {
+                    from,
+                    counters: J::count(&written),
+                    decided: Some(&written),
+                    failure: None,
+                });
             }
             Ok(Err(Stale)) => None,
             Err(failure) if failure.stops_the_run() || failure.is_contention() => failure.rethrow(),
@@ -67,11 +77,21 @@ pub fn settle<J: Job>(
             // Another session was first, or took away what was relied on: decide again from what it left.
             Some(failure) if failure.is_about_other_rows() && tries < 2 => drop(failure),
             Some(failure) if to - from == 1 => {
-                return sink(Settled { from, counters: of_failed, decided: None, failure: Some(failure) });
+                return sink(Settled {
+                    from,
+                    counters: of_failed,
+                    decided: None,
+                    failure: Some(failure),
+                });
             }
             None if to - from == 1 => {
                 let failure = Failure::refused(J::ROW);
-                return sink(Settled { from, counters: of_failed, decided: None, failure: Some(failure) });
+                return sink(Settled {
+                    from,
+                    counters: of_failed,
+                    decided: None,
+                    failure: Some(failure),
+                });
             }
             _ => {
                 let middle = from + (to - from) / 2;
@@ -86,7 +106,14 @@ pub fn settle<J: Job>(
 pub fn warn<J: Job>(page: &J::Page, index: usize, failure: &Failure, failures: i64) -> Result<()> {
     if failures <= MOST_WARNINGS {
         let (id, state, message) = (J::id(page, index), failure.sqlstate(), failure.message().to_owned());
-        pgrx::warning!("{}: {} {} could not be written: {} (SQLSTATE {})", J::NAME, J::ROW, id, message, state);
+        pgrx::warning!(
+            "{}: {} {} could not be written: {} (SQLSTATE {})",
+            J::NAME,
+            J::ROW,
+            id,
+            message,
+            state
+        );
         if failures == MOST_WARNINGS {
             pgrx::warning!("{}: further failures are counted and not named", J::NAME);
         }
@@ -94,7 +121,12 @@ pub fn warn<J: Job>(page: &J::Page, index: usize, failure: &Failure, failures: i
     if failures > settings::max_failures() {
         return Err(limit_reached(
             format!("more than {} failing {}", settings::max_failures(), J::ROWS),
-            format!("The last one was {} {}: {}", J::ROW, J::id(page, index), failure.message()),
+            format!(
+                "The last one was {} {}: {}",
+                J::ROW,
+                J::id(page, index),
+                failure.message()
+            ),
             "Mend the cause that the WARNINGs name, or raise media_assets.max_failures.",
         ));
     }

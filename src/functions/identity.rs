@@ -46,7 +46,9 @@ CREATE FUNCTION parse_media_link(link text, OUT provider text, OUT media_kind te
 IMMUTABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn parse_media_link(link: Option<&str>, fcinfo: pg_sys::FunctionCallInfo) -> Record {
-    let Some(link) = link else { return form(fcinfo, &[None; 5]) };
+    let Some(link) = link else {
+        return form(fcinfo, &[None; 5]);
+    };
     let parsed = identity::parse_media_link(link);
     form(
         fcinfo,

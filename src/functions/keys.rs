@@ -37,21 +37,42 @@ fn backfill_asset_keys(
             .asset_problems(connection)
             .into_iter()
             .filter(|problem| problem.blocks)
-            .filter(|problem| found.assets.as_ref().is_none_or(|assets| problem.relation == assets.sql_name))
+            .filter(|problem| {
+                found
+                    .assets
+                    .as_ref()
+                    .is_none_or(|assets| problem.relation == assets.sql_name)
+            })
             .filter(|problem| problem.relation != "asset_usages")
             .collect();
         if options.execute {
             asset_tables::raise(&problems)?;
         } else if let Some(first) = problems.first() {
-            pgrx::notice!("before executing, run {}  -- {}: {}", first.ddl, first.relation, first.problem);
+            pgrx::notice!(
+                "before executing, run {}  -- {}: {}",
+                first.ddl,
+                first.relation,
+                first.problem
+            );
         }
-        let Some(assets) = found.assets else { return Ok((Counters::default(), 0)) };
+        let Some(assets) = found.assets else {
+            return Ok((Counters::default(), 0));
+        };
         rights::check_row_security([&assets])?;
         rights::check_privilege(
             connection,
             &assets,
             "SELECT",
-            &["id", "organization_id", "provider", "storage_key", "source_url", "kind", "canonical_key", "created_at"],
+            &[
+                "id",
+                "organization_id",
+                "provider",
+                "storage_key",
+                "source_url",
+                "kind",
+                "canonical_key",
+                "created_at",
+            ],
         )?;
         if options.execute {
             rights::check_privilege(connection, &assets, "UPDATE", &["canonical_key"])?;

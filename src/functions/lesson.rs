@@ -70,7 +70,11 @@ fn fields(item: &Normalized<'_, JsonbRef<'_>>) -> [Option<Datum>; 16] {
                 optional(media.aspect_ratio.as_deref()),
                 Some(Datum::from(media.is_external)),
                 media.asset_id.map(uuid_datum),
-                Some(media.metadata.map_or_else(|| from_text("{}").datum(), JsonbRef::to_datum)),
+                Some(
+                    media
+                        .metadata
+                        .map_or_else(|| from_text("{}").datum(), JsonbRef::to_datum),
+                ),
             ];
         }
     }
@@ -86,7 +90,10 @@ fn run(
     each: impl FnMut(&Decided),
 ) -> Result<Summary<LessonTally>, ErrorReport> {
     let mut each = each;
-    let mut keys = tables.assets.as_ref().map(|assets| AssetKeys::new(assets, filter.organization_id.clone(), options.execute, &[]));
+    let mut keys = tables
+        .assets
+        .as_ref()
+        .map(|assets| AssetKeys::new(assets, filter.organization_id.clone(), options.execute, &[]));
     // Checks the arguments' texts before anything is written.
     let probe = LessonAssets::new(connection, tables, filter.clone(), None, options.execute)?;
     drop(probe);
@@ -123,7 +130,10 @@ fn backfill_lesson_assets(
             "Leave it false: every lesson is looked at, and one with nothing to do is not written.",
         ));
     }
-    let filter = Filter { organization_id: organization_id.map(str::to_owned), after: after.map(str::to_owned) };
+    let filter = Filter {
+        organization_id: organization_id.map(str::to_owned),
+        after: after.map(str::to_owned),
+    };
     let summary = spi::connect(|connection| -> Result<Summary<LessonTally>, ErrorReport> {
         if options.execute {
             rights::check_can_execute("backfill_lesson_assets")?;
@@ -134,8 +144,12 @@ fn backfill_lesson_assets(
         }
         run(connection, &tables, filter, &options, |_| {})
     })?;
-    let mut values: Vec<Option<Datum>> =
-        summary.counters.counters.columns().map(|(_, value)| Some(Datum::from(value))).collect();
+    let mut values: Vec<Option<Datum>> = summary
+        .counters
+        .counters
+        .columns()
+        .map(|(_, value)| Some(Datum::from(value)))
+        .collect();
     values.extend([Some(Datum::from(summary.batches)), None, Some(Datum::from(0i64))]);
     Ok(form(fcinfo, &values))
 }
@@ -155,11 +169,16 @@ fn explain_lesson_assets(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> Result<(), ErrorReport> {
     let options = Options::new(Some(500), Some(false), max_lessons)?;
-    let filter = Filter { organization_id: organization_id.map(str::to_owned), after: after.map(str::to_owned) };
+    let filter = Filter {
+        organization_id: organization_id.map(str::to_owned),
+        after: after.map(str::to_owned),
+    };
     let rows = RowSet::begin(fcinfo)?;
     spi::connect(|connection| {
         let tables = asset_tables::load(connection, false)?;
-        run(connection, &tables, filter, &options, |decided| put_decisions(&rows, decided))
+        run(connection, &tables, filter, &options, |decided| {
+            put_decisions(&rows, decided)
+        })
     })?;
     Ok(())
 }

@@ -24,7 +24,10 @@ fn put_steps(rows: &RowSet, steps: &[Step], executed: bool) {
 
 fn execute_of(execute: Option<bool>) -> Result<bool, ErrorReport> {
     execute.ok_or_else(|| {
-        invalid_argument("execute must be true or false, not NULL", "false shows what would be done, true does it.")
+        invalid_argument(
+            "execute must be true or false, not NULL",
+            "false shows what would be done, true does it.",
+        )
     })
 }
 
@@ -63,7 +66,9 @@ fn prepare_asset_tables(execute: Option<bool>, fcinfo: pg_sys::FunctionCallInfo)
                 || (problem.sqlstate == "42703" && !problem.problem.contains("canonical_key"))
         });
         asset_tables::raise(&missing)?;
-        let (Some(assets), Some(usages)) = (&found.assets, &found.usages) else { return Ok(()) };
+        let (Some(assets), Some(usages)) = (&found.assets, &found.usages) else {
+            return Ok(());
+        };
         if assets.is_view && !assets.has("canonical_key") {
             return Err(not_prepared(
                 "42809",
@@ -79,9 +84,15 @@ fn prepare_asset_tables(execute: Option<bool>, fcinfo: pg_sys::FunctionCallInfo)
         if !duplicates.is_empty() {
             return Err(not_prepared(
                 "55000",
-                format!("{} holds equal usages, which a unique constraint cannot be put upon", usages.sql_name),
+                format!(
+                    "{} holds equal usages, which a unique constraint cannot be put upon",
+                    usages.sql_name
+                ),
                 table_ddl::describe(&duplicates),
-                format!("SELECT * FROM {}dedupe_asset_usages(true);", extension_schema(connection)),
+                format!(
+                    "SELECT * FROM {}dedupe_asset_usages(true);",
+                    extension_schema(connection)
+                ),
             ));
         }
         let steps = table_ddl::prepare(connection, assets, usages);
@@ -133,14 +144,20 @@ fn dedupe_asset_usages(execute: Option<bool>, fcinfo: pg_sys::FunctionCallInfo) 
         missing.retain(|problem| {
             problem.sqlstate == "42P01" && problem.relation == "asset_usages"
                 || problem.sqlstate == "42703"
-                    && found.usages.as_ref().is_some_and(|usages| problem.relation == usages.sql_name)
+                    && found
+                        .usages
+                        .as_ref()
+                        .is_some_and(|usages| problem.relation == usages.sql_name)
         });
         asset_tables::raise(&missing)?;
         let Some(usages) = &found.usages else { return Ok(()) };
         crate::engine::rights::check_row_security([usages])?;
         if execute {
             // Between the list and the deletion no other copy may come or go.
-            connection.execute_ddl(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", usages.base_sql_name));
+            connection.execute_ddl(&format!(
+                "LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE",
+                usages.base_sql_name
+            ));
         }
         let groups = table_ddl::duplicate_usages(connection, usages, i64::MAX);
         if execute && !groups.is_empty() {

@@ -22,6 +22,12 @@ fn run_tiny_job(
     let options = Options::new(batch, execute, None)?;
     let summary = spi::connect(|connection| engine::run(connection, &mut Tiny::new(), &options, |_, _, _| {}))?;
     let counters = summary.counters;
-    let columns = [counters.scanned, counters.shouted, counters.unchanged, counters.errors, summary.batches];
+    let columns = [
+        counters.scanned,
+        counters.shouted,
+        counters.unchanged,
+        counters.errors,
+        summary.batches,
+    ];
     Ok(form(fcinfo, &columns.map(|value| Some(value.into()))))
 }

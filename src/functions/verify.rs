@@ -29,8 +29,14 @@ fn verify_lesson_assets(organization_id: Option<&str>, fcinfo: pg_sys::FunctionC
             group.check_value(connection, "organization_id", organization_id, "organization_id")?;
         }
         let mut sql = SQL.to_owned();
-        for (name, relation) in ["{lesson}", "{course}", "{group}", "{assets}", "{usages}"].into_iter().zip(relations) {
-            sql = sql.replace(name, relation.as_ref().map_or("", |relation| relation.sql_name.as_str()));
+        for (name, relation) in ["{lesson}", "{course}", "{group}", "{assets}", "{usages}"]
+            .into_iter()
+            .zip(relations)
+        {
+            sql = sql.replace(
+                name,
+                relation.as_ref().map_or("", |relation| relation.sql_name.as_str()),
+            );
         }
         let sql = sql.replace("{extension}", &extension_schema(connection));
         let findings = connection.query(&sql, Mode::Read, &[organization_id.into()]);

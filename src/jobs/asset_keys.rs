@@ -85,16 +85,31 @@ impl<'r> AssetKeys<'r> {
     /// `released` are rows whose keys a dry run treats as taken away.
     pub fn new(assets: &'r Relation, organization: Option<String>, execute: bool, released: &[[u8; 16]]) -> Self {
         let table = &assets.sql_name;
-        let created_at = if assets.has("created_at") { "a.created_at" } else { "NULL::pg_catalog.timestamptz" };
-        let ids: Vec<String> = released.iter().map(|id| uuid::Uuid::from_bytes(*id).to_string()).collect();
+        let created_at = if assets.has("created_at") {
+            "a.created_at"
+        } else {
+            "NULL::pg_catalog.timestamptz"
+        };
+        let ids: Vec<String> = released
+            .iter()
+            .map(|id| uuid::Uuid::from_bytes(*id).to_string())
+            .collect();
         let is_released = format!("a.id = ANY ('{{{}}}'::pg_catalog.uuid[])", ids.join(","));
         let unkeyed = match (assets.has("canonical_key"), ids.is_empty()) {
             (false, _) => "true".to_owned(),
             (true, true) => "a.canonical_key IS NULL".to_owned(),
             (true, false) => format!("(a.canonical_key IS NULL OR {is_released})"),
         };
-        let not_released = if ids.is_empty() { String::new() } else { format!(" AND NOT {is_released}") };
-        let has_size = if assets.has("byte_size") { "a.byte_size IS NOT NULL" } else { "false" };
+        let not_released = if ids.is_empty() {
+            String::new()
+        } else {
+            format!(" AND NOT {is_released}")
+        };
+        let has_size = if assets.has("byte_size") {
+            "a.byte_size IS NOT NULL"
+        } else {
+            "false"
+        };
         let select = format!(
             "SELECT a.id, a.organization_id::pg_catalog.text, {created_at}::pg_catalog.text, a.provider::pg_catalog.text,
                     a.storage_key::pg_catalog.text, a.source_url::pg_catalog.text, a.kind::pg_catalog.text, {has_size}
@@ -119,7 +134,11 @@ impl<'r> AssetKeys<'r> {
             ("a.id", after.clone(), after)
         };
         let limit = format!(" ORDER BY {order} LIMIT $1");
-        let key_column = if assets.has("canonical_key") { "a.canonical_key" } else { "NULL::pg_catalog.text" };
+        let key_column = if assets.has("canonical_key") {
+            "a.canonical_key"
+        } else {
+            "NULL::pg_catalog.text"
+        };
         AssetKeys {
             first: Statement::new(format!("{select}{scope}{limit}")),
             next: Statement::new(format!("{select}{scope}{after}{limit}")),
@@ -167,7 +186,8 @@ impl<'r> AssetKeys<'r> {
         self.changed.extend(ids.iter().map(|id| (*id, None)));
         for row in 0..rows.len() {
             if let Some(id) = rows.uuid(row, 0) {
-                self.changed.insert(id, Some([1, 2, 3, 4].map(|column| rows.text(row, column))));
+                self.changed
+                    .insert(id, Some([1, 2, 3, 4].map(|column| rows.text(row, column))));
             }
         }
     }
@@ -194,9 +214,8 @@ impl Job for AssetKeys<'_> {
             None => connection.run(&self.first, mode, &[limit.into(), organization.into()]),
             Some(cursor) => {
                 let id = uuid::Uuid::from_bytes(cursor.id).to_string();
-                let parameters = |time: Option<&str>| {
-                    [limit.into(), organization.into(), time.into(), id.as_str().into()]
-                };
+                let parameters =
+                    |time: Option<&str>| [limit.into(), organization.into(), time.into(), id.as_str().into()];
                 match cursor.created_at.as_deref() {
                     None => connection.run(&self.next_without_time, mode, &parameters(None)),
                     Some(time) => {
@@ -221,7 +240,10 @@ impl Job for AssetKeys<'_> {
 
     fn cursor(page: &Page) -> Cursor {
         let last = page.rows.len() - 1;
-        Cursor { created_at: page.rows.text(last, 2), id: page.rows.uuid(last, 0).unwrap_or_default() }
+        Cursor {
+            created_at: page.rows.text(last, 2),
+            id: page.rows.uuid(last, 0).unwrap_or_default(),
+        }
     }
 
     fn weight(_: &Page, _: usize) -> usize {
@@ -232,9 +254,15 @@ impl Job for AssetKeys<'_> {
         let mut keyed: Vec<(usize, [u8; 16], String, Option<String>, bool)> = Vec::with_capacity(to - from);
         for row in from..to {
             let id = page.rows.uuid(row, 0).unwrap_or_default();
-            let Some([provider, storage_key, source_url, kind]) = self.fields(page, row, id) else { continue };
-            let key =
-                row_canonical_key(provider.as_deref(), storage_key.as_deref(), source_url.as_deref(), kind.as_deref());
+            let Some([provider, storage_key, source_url, kind]) = self.fields(page, row, id) else {
+                continue;
+            };
+            let key = row_canonical_key(
+                provider.as_deref(),
+                storage_key.as_deref(),
+                source_url.as_deref(),
+                kind.as_deref(),
+            );
             keyed.push((
                 row,
                 id,
@@ -243,8 +271,10 @@ impl Job for AssetKeys<'_> {
                 page.rows.get(row, 7).unwrap_or(false),
             ));
         }
-        let wanted: Vec<(&str, &str)> =
-            keyed.iter().filter_map(|(_, _, org, key, _)| Some((org.as_str(), key.as_deref()?))).collect();
+        let wanted: Vec<(&str, &str)> = keyed
+            .iter()
+            .filter_map(|(_, _, org, key, _)| Some((org.as_str(), key.as_deref()?)))
+            .collect();
         let taken = if wanted.is_empty() {
             Vec::new()
         } else {
@@ -256,10 +286,15 @@ impl Job for AssetKeys<'_> {
                     arrays::text(wanted.iter().map(|(_, key)| Some(*key))).into(),
                 ],
             );
-            (0..rows.len()).filter_map(|row| rows.get::<i64>(row, 0)).map(|n| wanted[n as usize - 1]).collect()
+            (0..rows.len())
+                .filter_map(|row| rows.get::<i64>(row, 0))
+                .map(|n| wanted[n as usize - 1])
+                .collect()
         };
-        let mut first: HashMap<(String, String), ()> =
-            taken.into_iter().map(|(org, key)| ((org.to_owned(), key.to_owned()), ())).collect();
+        let mut first: HashMap<(String, String), ()> = taken
+            .into_iter()
+            .map(|(org, key)| ((org.to_owned(), key.to_owned()), ()))
+            .collect();
         let fates = keyed
             .into_iter()
             .map(|(row, id, org, key, has_size)| {
@@ -317,7 +352,10 @@ impl Job for AssetKeys<'_> {
     }
 
     fn count(decided: &Decided) -> Counters {
-        let mut counters = Counters { rows_scanned: decided.fates.len() as i64, ..Counters::default() };
+        let mut counters = Counters {
+            rows_scanned: decided.fates.len() as i64,
+            ..Counters::default()
+        };
         for (.., fate, _) in &decided.fates {
             match fate {
                 Fate::Key(_) => counters.keyed += 1,
@@ -329,7 +367,11 @@ impl Job for AssetKeys<'_> {
     }
 
     fn count_failed(_: &Decided) -> Counters {
-        Counters { rows_scanned: 1, errors: 1, ..Counters::default() }
+        Counters {
+            rows_scanned: 1,
+            errors: 1,
+            ..Counters::default()
+        }
     }
 
     fn id(page: &Page, index: usize) -> String {

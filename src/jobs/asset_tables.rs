@@ -31,8 +31,15 @@ pub const ASSET_COLUMNS: [&str; 18] = [
 /// What must be unique among assets.
 pub const ASSET_KEY: [&str; 2] = ["organization_id", "canonical_key"];
 /// What must be unique among usages, NULLs being equal.
-pub const USAGE_KEY: [&str; 7] =
-    ["organization_id", "asset_id", "target_type", "target_id", "slot_type", "slot_key", "position"];
+pub const USAGE_KEY: [&str; 7] = [
+    "organization_id",
+    "asset_id",
+    "target_type",
+    "target_id",
+    "slot_type",
+    "slot_key",
+    "position",
+];
 /// NULLS NOT DISTINCT came with PostgreSQL 15; before, an expression index stands for it.
 pub const HAS_NULLS_NOT_DISTINCT: bool = !cfg!(any(feature = "pg13", feature = "pg14"));
 
@@ -107,7 +114,10 @@ impl Found {
                     relation: lesson.sql_name.clone(),
                     problem: format!("column {column} is {}, not jsonb", lesson.type_of(column)),
                     sqlstate: "42804",
-                    ddl: format!("ALTER TABLE {} ALTER COLUMN {column} TYPE jsonb USING {column}::jsonb;", lesson.base_sql_name),
+                    ddl: format!(
+                        "ALTER TABLE {} ALTER COLUMN {column} TYPE jsonb USING {column}::jsonb;",
+                        lesson.base_sql_name
+                    ),
                     blocks: true,
                 });
             }
@@ -156,7 +166,10 @@ impl Found {
                     relation: assets.sql_name.clone(),
                     problem: format!("column id is {}, not uuid", assets.type_of("id")),
                     sqlstate: "42804",
-                    ddl: format!("ALTER TABLE {} ALTER COLUMN id TYPE uuid USING id::text::uuid;", assets.base_sql_name),
+                    ddl: format!(
+                        "ALTER TABLE {} ALTER COLUMN id TYPE uuid USING id::text::uuid;",
+                        assets.base_sql_name
+                    ),
                     blocks: true,
                 });
             }
@@ -195,7 +208,10 @@ impl Found {
                         relation: relation.sql_name.clone(),
                         problem: format!("column {column} holds {length} characters; {characters} are needed"),
                         sqlstate: "22001",
-                        ddl: format!("ALTER TABLE {} ALTER COLUMN {column} TYPE text;", relation.base_sql_name),
+                        ddl: format!(
+                            "ALTER TABLE {} ALTER COLUMN {column} TYPE text;",
+                            relation.base_sql_name
+                        ),
                         blocks: false,
                     });
                 }
@@ -213,7 +229,11 @@ impl Found {
                 relation: relation.sql_name.clone(),
                 problem: format!("column {name} is NOT NULL, has no default, and is not written by the run"),
                 sqlstate: "23502",
-                ddl: format!("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT …;", relation.base_sql_name, quote_ident(name)),
+                ddl: format!(
+                    "ALTER TABLE {} ALTER COLUMN {} SET DEFAULT …;",
+                    relation.base_sql_name,
+                    quote_ident(name)
+                ),
                 blocks: false,
             });
         }
@@ -266,7 +286,11 @@ fn missing_unique(
             format!("; index {} {what}, so that ON CONFLICT cannot use it", index.name)
         })
         .collect();
-    let kind = if nulls_equal { "UNIQUE NULLS NOT DISTINCT" } else { "UNIQUE" };
+    let kind = if nulls_equal {
+        "UNIQUE NULLS NOT DISTINCT"
+    } else {
+        "UNIQUE"
+    };
     Problem {
         relation: relation.sql_name.clone(),
         problem: format!("no {kind} ({}){}", columns.join(", "), why.concat()),
@@ -285,8 +309,10 @@ pub fn raise(problems: &[Problem]) -> Result<()> {
     else {
         return Ok(());
     };
-    let lines: Vec<String> =
-        blocking.iter().map(|problem| format!("{}: {}", problem.relation, problem.problem)).collect();
+    let lines: Vec<String> = blocking
+        .iter()
+        .map(|problem| format!("{}: {}", problem.relation, problem.problem))
+        .collect();
     let mut calls: Vec<&str> = Vec::new();
     for problem in &blocking {
         if !calls.contains(&problem.ddl.as_str()) {
@@ -327,8 +353,10 @@ pub fn load(connection: &Connection, execute: bool) -> Result<Tables> {
         raise(&problems)?;
         let blocking: Vec<&Problem> = of_assets.iter().filter(|problem| problem.blocks).collect();
         if let Some(first) = blocking.first() {
-            let what: Vec<String> =
-                blocking.iter().map(|problem| format!("{}: {}", problem.relation, problem.problem)).collect();
+            let what: Vec<String> = blocking
+                .iter()
+                .map(|problem| format!("{}: {}", problem.relation, problem.problem))
+                .collect();
             pgrx::notice!("before executing, run {}  -- {}", first.ddl, what.join("; "));
         }
     }
@@ -338,20 +366,55 @@ pub fn load(connection: &Connection, execute: bool) -> Result<Tables> {
     let Some(lesson_order) = lesson.primary_key_order(connection, "id") else {
         return Err(crate::error::counters_do_not_add_up("primary key"));
     };
-    let tables = Tables { lesson, course, group, assets: found.assets, usages: found.usages, lesson_order };
+    let tables = Tables {
+        lesson,
+        course,
+        group,
+        assets: found.assets,
+        usages: found.usages,
+        lesson_order,
+    };
     tables.check_rights(connection, execute)?;
     Ok(tables)
 }
 
 impl Tables {
+    /// Whether lesson ids are uuids.
+    pub fn lesson_ids_are_uuids(&self) -> bool {
+        self.lesson.is_of_type("id", pg_sys::UUIDOID)
+    }
+
+    /// Whether organizations are uuids, where they come from and in every table that has them.
+    pub fn organizations_are_uuids(&self) -> bool {
+        [Some(&self.group), self.assets.as_ref(), self.usages.as_ref()]
+            .into_iter()
+            .flatten()
+            .all(|relation| relation.is_of_type("organization_id", pg_sys::UUIDOID))
+    }
+
     fn check_rights(&self, connection: &Connection, execute: bool) -> Result<()> {
         let asset_side = [&self.assets, &self.usages].into_iter().flatten();
         rights::check_row_security([&self.lesson, &self.course, &self.group].into_iter().chain(asset_side))?;
-        rights::check_privilege(connection, &self.lesson, "SELECT", &["id", "course_id", "videos", "documents"])?;
+        rights::check_privilege(
+            connection,
+            &self.lesson,
+            "SELECT",
+            &["id", "course_id", "videos", "documents"],
+        )?;
         rights::check_privilege(connection, &self.course, "SELECT", &["id", "group_id"])?;
         rights::check_privilege(connection, &self.group, "SELECT", &["id", "organization_id"])?;
         if let Some(assets) = &self.assets {
-            let read = ["id", "organization_id", "provider", "storage_key", "source_url", "kind", "byte_size", "canonical_key", "created_at"];
+            let read = [
+                "id",
+                "organization_id",
+                "provider",
+                "storage_key",
+                "source_url",
+                "kind",
+                "byte_size",
+                "canonical_key",
+                "created_at",
+            ];
             rights::check_privilege(connection, assets, "SELECT", &read)?;
         }
         if let Some(usages) = &self.usages {

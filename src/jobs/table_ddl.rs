@@ -3,9 +3,7 @@
 use crate::engine::relation::{quote_ident, quote_literal, Relation};
 use crate::postgres::spi::{Connection, Mode};
 
-use super::asset_tables::{
-    extension_schema, unique_usable, Found, ASSET_KEY, HAS_NULLS_NOT_DISTINCT, USAGE_KEY,
-};
+use super::asset_tables::{extension_schema, unique_usable, Found, ASSET_KEY, HAS_NULLS_NOT_DISTINCT, USAGE_KEY};
 
 /// One statement of a call that makes or changes tables.
 pub struct Step {
@@ -17,11 +15,19 @@ pub struct Step {
 
 impl Step {
     fn new(relation: &str, ddl: impl Into<String>) -> Self {
-        Step { relation: relation.to_owned(), ddl: ddl.into(), exists: false }
+        Step {
+            relation: relation.to_owned(),
+            ddl: ddl.into(),
+            exists: false,
+        }
     }
 
     fn exists(relation: &str) -> Self {
-        Step { relation: relation.to_owned(), ddl: "exists already; nothing is changed".to_owned(), exists: true }
+        Step {
+            relation: relation.to_owned(),
+            ddl: "exists already; nothing is changed".to_owned(),
+            exists: true,
+        }
     }
 }
 
@@ -32,8 +38,11 @@ impl Step {
 pub fn create(connection: &Connection) -> Vec<Step> {
     let found = Found::look(connection);
     let schema = current_schema(connection);
-    let organization_type =
-        found.group.as_ref().filter(|group| group.has("organization_id")).map_or("uuid", |group| group.type_of("organization_id"));
+    let organization_type = found
+        .group
+        .as_ref()
+        .filter(|group| group.has("organization_id"))
+        .map_or("uuid", |group| group.type_of("organization_id"));
     let mut steps = Vec::new();
     let assets = match &found.assets {
         Some(assets) => {
@@ -114,10 +123,19 @@ pub fn prepare(connection: &Connection, assets: &Relation, usages: &Relation) ->
     let mut steps = Vec::new();
     let table = &assets.base_sql_name;
     if !assets.has("canonical_key") {
-        steps.push(Step::new(table, format!("ALTER TABLE {table} ADD COLUMN canonical_key pg_catalog.text COLLATE pg_catalog.\"C\"")));
+        steps.push(Step::new(
+            table,
+            format!("ALTER TABLE {table} ADD COLUMN canonical_key pg_catalog.text COLLATE pg_catalog.\"C\""),
+        ));
     }
     if !assets.has("canonical_key") || !unique_usable(connection, assets, &ASSET_KEY, false) {
-        steps.push(Step::new(table, format!("ALTER TABLE {table} ADD UNIQUE ({})", base_columns(connection, assets, &ASSET_KEY))));
+        steps.push(Step::new(
+            table,
+            format!(
+                "ALTER TABLE {table} ADD UNIQUE ({})",
+                base_columns(connection, assets, &ASSET_KEY)
+            ),
+        ));
     }
     if !assets.is_view {
         if !has_unkeyed_index(connection, assets) {
@@ -130,9 +148,20 @@ pub fn prepare(connection: &Connection, assets: &Relation, usages: &Relation) ->
     if !unique_usable(connection, usages, &USAGE_KEY, true) {
         let table = &usages.base_sql_name;
         if HAS_NULLS_NOT_DISTINCT {
-            let columns = ["target_id", "slot_type", "position", "asset_id", "target_type", "slot_key", "organization_id"];
+            let columns = [
+                "target_id",
+                "slot_type",
+                "position",
+                "asset_id",
+                "target_type",
+                "slot_key",
+                "organization_id",
+            ];
             let columns = base_columns(connection, usages, &columns);
-            steps.push(Step::new(table, format!("ALTER TABLE {table} ADD UNIQUE NULLS NOT DISTINCT ({columns})")));
+            steps.push(Step::new(
+                table,
+                format!("ALTER TABLE {table} ADD UNIQUE NULLS NOT DISTINCT ({columns})"),
+            ));
         } else {
             steps.push(usage_expression_index(table));
         }
@@ -151,7 +180,10 @@ fn usage_expression_index(table: &str) -> Step {
 
 fn unkeyed_index(table: &str, has_time: bool) -> Step {
     let columns = if has_time { "created_at, id" } else { "id" };
-    Step::new(table, format!("CREATE INDEX ON {table} ({columns}) WHERE canonical_key IS NULL"))
+    Step::new(
+        table,
+        format!("CREATE INDEX ON {table} ({columns}) WHERE canonical_key IS NULL"),
+    )
 }
 
 fn has_unkeyed_index(connection: &Connection, assets: &Relation) -> bool {
@@ -204,8 +236,10 @@ fn key_triggers(connection: &Connection, table: &str) -> [Step; 3] {
 
 /// The names that `columns` have in the base table, quoted.
 fn base_columns(connection: &Connection, relation: &Relation, columns: &[&str]) -> String {
-    let names: Vec<String> =
-        columns.iter().map(|column| quote_ident(&relation.base_column(connection, column).unwrap_or((*column).to_owned()))).collect();
+    let names: Vec<String> = columns
+        .iter()
+        .map(|column| quote_ident(&relation.base_column(connection, column).unwrap_or((*column).to_owned())))
+        .collect();
     names.join(", ")
 }
 
@@ -294,7 +328,9 @@ pub fn describe(duplicates: &[Duplicates]) -> String {
                 group.target_type,
                 quote_literal(&group.target_id),
                 group.slot_type,
-                group.position.map_or_else(|| "-".to_owned(), |position| position.to_string()),
+                group
+                    .position
+                    .map_or_else(|| "-".to_owned(), |position| position.to_string()),
             )
         })
         .collect();

@@ -70,7 +70,11 @@ impl Job for Tiny {
     }
 
     fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&i64>, limit: i64) -> Rows {
-        connection.run(&self.read, mode, &[after.copied().unwrap_or(i64::MIN).into(), limit.into()])
+        connection.run(
+            &self.read,
+            mode,
+            &[after.copied().unwrap_or(i64::MIN).into(), limit.into()],
+        )
     }
 
     fn len(page: &Rows) -> usize {
@@ -86,14 +90,19 @@ impl Job for Tiny {
     }
 
     fn decide(&mut self, _: &Connection, _: Mode, page: &Rows, from: usize, to: usize) -> Result<Decided> {
-        let mut decided = Decided { shouts: Vec::new(), unchanged: 0 };
+        let mut decided = Decided {
+            shouts: Vec::new(),
+            unchanged: 0,
+        };
         for row in from..to {
             let word = page.text(row, 1).unwrap_or_default();
             let shouted = word.to_uppercase();
             if page.text(row, 2).as_deref() == Some(&shouted) {
                 decided.unchanged += 1;
             } else {
-                decided.shouts.push((page.get(row, 0).unwrap_or_default(), word, shouted));
+                decided
+                    .shouts
+                    .push((page.get(row, 0).unwrap_or_default(), word, shouted));
             }
         }
         Ok(decided)
@@ -126,11 +135,20 @@ impl Job for Tiny {
 
     fn count(decided: &Decided) -> Counters {
         let shouted = decided.shouts.len() as i64;
-        Counters { scanned: shouted + decided.unchanged, shouted, unchanged: decided.unchanged, errors: 0 }
+        Counters {
+            scanned: shouted + decided.unchanged,
+            shouted,
+            unchanged: decided.unchanged,
+            errors: 0,
+        }
     }
 
     fn count_failed(_: &Decided) -> Counters {
-        Counters { scanned: 1, errors: 1, ..Counters::default() }
+        Counters {
+            scanned: 1,
+            errors: 1,
+            ..Counters::default()
+        }
     }
 
     fn id(page: &Rows, index: usize) -> String {

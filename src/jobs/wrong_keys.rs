@@ -59,7 +59,9 @@ impl WrongKeys {
         );
         WrongKeys {
             first: Statement::new(format!("{select} ORDER BY a.id LIMIT $1")),
-            next: Statement::new(format!("{select} AND a.id > $2::pg_catalog.uuid ORDER BY a.id LIMIT $1")),
+            next: Statement::new(format!(
+                "{select} AND a.id > $2::pg_catalog.uuid ORDER BY a.id LIMIT $1"
+            )),
             release: Statement::new(format!(
                 "UPDATE {table} a SET canonical_key = NULL
                  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u(id, key)
@@ -108,13 +110,22 @@ impl Job for WrongKeys {
     }
 
     fn decide(&mut self, _: &Connection, _: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
-        let mut decided = Decided { wrong: Vec::new(), sound: 0 };
+        let mut decided = Decided {
+            wrong: Vec::new(),
+            sound: 0,
+        };
         for row in from..to {
             let text = |column| page.rows.text(row, column);
-            let (Some(id), Some(key)) = (page.rows.uuid(row, 0), text(1)) else { continue };
+            let (Some(id), Some(key)) = (page.rows.uuid(row, 0), text(1)) else {
+                continue;
+            };
             let [provider, storage_key, source_url, kind] = [2, 3, 4, 5].map(text);
-            let right =
-                row_canonical_key(provider.as_deref(), storage_key.as_deref(), source_url.as_deref(), kind.as_deref());
+            let right = row_canonical_key(
+                provider.as_deref(),
+                storage_key.as_deref(),
+                source_url.as_deref(),
+                kind.as_deref(),
+            );
             if right.as_deref() == Some(key.as_str()) {
                 decided.sound += 1;
             } else {
@@ -146,11 +157,18 @@ impl Job for WrongKeys {
     }
 
     fn count(decided: &Decided) -> Counters {
-        Counters { sound: decided.sound, released: decided.wrong.len() as i64, errors: 0 }
+        Counters {
+            sound: decided.sound,
+            released: decided.wrong.len() as i64,
+            errors: 0,
+        }
     }
 
     fn count_failed(_: &Decided) -> Counters {
-        Counters { errors: 1, ..Counters::default() }
+        Counters {
+            errors: 1,
+            ..Counters::default()
+        }
     }
 
     fn id(page: &Page, index: usize) -> String {

@@ -1,5 +1,6 @@
 //! Array parameters for set-based statements.
 
+use media_assets_core::jobs::lesson::parse_asset_id;
 use pgrx::pg_sys::{self, Datum};
 
 /// An array datum and the type it has.
@@ -17,18 +18,48 @@ struct Element {
     align: u8,
 }
 
-const TEXT: Element =
-    Element { type_oid: pg_sys::TEXTOID, array_oid: pg_sys::TEXTARRAYOID, length: -1, by_value: false, align: b'i' };
-const JSONB: Element =
-    Element { type_oid: pg_sys::JSONBOID, array_oid: pg_sys::JSONBARRAYOID, length: -1, by_value: false, align: b'i' };
-const UUID: Element =
-    Element { type_oid: pg_sys::UUIDOID, array_oid: pg_sys::UUIDARRAYOID, length: 16, by_value: false, align: b'c' };
-const BOOL: Element =
-    Element { type_oid: pg_sys::BOOLOID, array_oid: pg_sys::BOOLARRAYOID, length: 1, by_value: true, align: b'c' };
-const INT4: Element =
-    Element { type_oid: pg_sys::INT4OID, array_oid: pg_sys::INT4ARRAYOID, length: 4, by_value: true, align: b'i' };
-const INT8: Element =
-    Element { type_oid: pg_sys::INT8OID, array_oid: pg_sys::INT8ARRAYOID, length: 8, by_value: true, align: b'd' };
+const TEXT: Element = Element {
+    type_oid: pg_sys::TEXTOID,
+    array_oid: pg_sys::TEXTARRAYOID,
+    length: -1,
+    by_value: false,
+    align: b'i',
+};
+const JSONB: Element = Element {
+    type_oid: pg_sys::JSONBOID,
+    array_oid: pg_sys::JSONBARRAYOID,
+    length: -1,
+    by_value: false,
+    align: b'i',
+};
+const UUID: Element = Element {
+    type_oid: pg_sys::UUIDOID,
+    array_oid: pg_sys::UUIDARRAYOID,
+    length: 16,
+    by_value: false,
+    align: b'c',
+};
+const BOOL: Element = Element {
+    type_oid: pg_sys::BOOLOID,
+    array_oid: pg_sys::BOOLARRAYOID,
+    length: 1,
+    by_value: true,
+    align: b'c',
+};
+const INT4: Element = Element {
+    type_oid: pg_sys::INT4OID,
+    array_oid: pg_sys::INT4ARRAYOID,
+    length: 4,
+    by_value: true,
+    align: b'i',
+};
+const INT8: Element = Element {
+    type_oid: pg_sys::INT8OID,
+    array_oid: pg_sys::INT8ARRAYOID,
+    length: 8,
+    by_value: true,
+    align: b'd',
+};
 
 fn build(element: &Element, values: impl Iterator<Item = Option<Datum>>) -> ArrayDatum {
     let mut datums = Vec::with_capacity(values.size_hint().0);
@@ -54,13 +85,21 @@ fn build(element: &Element, values: impl Iterator<Item = Option<Datum>>) -> Arra
             element.align as std::ffi::c_char,
         )
     };
-    ArrayDatum { datum: Datum::from(array), type_oid: element.array_oid }
+    ArrayDatum {
+        datum: Datum::from(array),
+        type_oid: element.array_oid,
+    }
 }
 
 /// A `text` datum, copied into the current memory context.
 pub fn text_datum(text: &str) -> Datum {
     // SAFETY: pointer and length are those of the str; the function copies.
-    unsafe { Datum::from(pg_sys::cstring_to_text_with_len(text.as_ptr().cast(), text.len() as i32)) }
+    unsafe {
+        Datum::from(pg_sys::cstring_to_text_with_len(
+            text.as_ptr().cast(),
+            text.len() as i32,
+        ))
+    }
 }
 
 /// A `uuid` datum, copied into the current memory context.
@@ -84,6 +123,16 @@ pub fn jsonb(values: impl Iterator<Item = Option<Datum>>) -> ArrayDatum {
 
 pub fn uuid(values: impl Iterator<Item = Option<[u8; 16]>>) -> ArrayDatum {
     build(&UUID, values.map(|value| value.map(uuid_datum)))
+}
+
+/// Ids in their text form, as `uuid[]` where the columns they come from and go to are of that type: they need no parsing
+/// by SQL then. Otherwise `text[]`, which the statement casts.
+pub fn ids<'t>(are_uuids: bool, values: impl Iterator<Item = Option<&'t str>>) -> ArrayDatum {
+    if are_uuids {
+        uuid(values.map(|value| value.and_then(parse_asset_id)))
+    } else {
+        text(values)
+    }
 }
 
 pub fn boolean(values: impl Iterator<Item = Option<bool>>) -> ArrayDatum {

@@ -30,7 +30,9 @@ impl Jsonb {
     /// `datum` must be a jsonb, and what is read through the result must not outlive the datum or the memory context.
     pub unsafe fn from_raw(datum: Datum) -> Self {
         // SAFETY: a jsonb is a varlena.
-        Jsonb { pointer: unsafe { pg_sys::pg_detoast_datum(datum.cast_mut_ptr()) }.cast() }
+        Jsonb {
+            pointer: unsafe { pg_sys::pg_detoast_datum(datum.cast_mut_ptr()) }.cast(),
+        }
     }
 
     pub fn datum(self) -> Datum {
@@ -96,7 +98,10 @@ pub struct JsonbRef<'a> {
 
 impl<'a> JsonbRef<'a> {
     fn new(value: JsonbValue) -> Self {
-        JsonbRef { value, _bytes: PhantomData }
+        JsonbRef {
+            value,
+            _bytes: PhantomData,
+        }
     }
 
     pub(super) fn raw(self) -> JsonbValue {
@@ -230,11 +235,15 @@ pub fn from_text(text: &str) -> Jsonb {
     unsafe {
         let datum = pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(text.as_ptr().into())])
             .expect("jsonb_in never gives NULL");
-        Jsonb { pointer: datum.cast_mut_ptr() }
+        Jsonb {
+            pointer: datum.cast_mut_ptr(),
+        }
     }
 }
 
 pub(super) fn from_value(value: *mut JsonbValue) -> Jsonb {
     // SAFETY: the caller built the value with pushJsonbValue.
-    Jsonb { pointer: unsafe { pg_sys::JsonbValueToJsonb(value) } }
+    Jsonb {
+        pointer: unsafe { pg_sys::JsonbValueToJsonb(value) },
+    }
 }

@@ -13,8 +13,10 @@ pub struct Record(pg_sys::Datum);
 /// Makes the row that `fcinfo`'s function is declared to return; one value for each OUT column, in their order.
 pub fn form(fcinfo: pg_sys::FunctionCallInfo, values: &[Option<pg_sys::Datum>]) -> Record {
     let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
-    let mut datums: Vec<pg_sys::Datum> =
-        values.iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0usize))).collect();
+    let mut datums: Vec<pg_sys::Datum> = values
+        .iter()
+        .map(|value| value.unwrap_or(pg_sys::Datum::from(0usize)))
+        .collect();
     // SAFETY: `fcinfo` is the running call's; the descriptor is that of its declared result, and the caller gives one
     // value for each of its columns, which is checked.
     unsafe {

@@ -24,13 +24,17 @@ impl RowSet {
                 && (*info).type_ == pg_sys::NodeTag::T_ReturnSetInfo
                 && (*info).allowedModes & pg_sys::SetFunctionReturnMode::SFRM_Materialize as i32 != 0;
             if !allowed {
-                return Err(not_supported("a set of rows cannot be returned here", "SELECT * FROM the function."));
+                return Err(not_supported(
+                    "a set of rows cannot be returned here",
+                    "SELECT * FROM the function.",
+                ));
             }
             let before = pg_sys::MemoryContextSwitchTo((*(*info).econtext).ecxt_per_query_memory);
             let mut descriptor = std::ptr::null_mut();
             pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
             let descriptor = pg_sys::CreateTupleDescCopy(descriptor);
-            let random_access = (*info).allowedModes & pg_sys::SetFunctionReturnMode::SFRM_Materialize_Random as i32 != 0;
+            let random_access =
+                (*info).allowedModes & pg_sys::SetFunctionReturnMode::SFRM_Materialize_Random as i32 != 0;
             let store = pg_sys::tuplestore_begin_heap(random_access, false, pg_sys::work_mem);
             (*info).returnMode = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
             (*info).setResult = store;
@@ -43,7 +47,10 @@ impl RowSet {
     /// Adds a row; one value for each column.
     pub fn put(&self, values: &[Option<Datum>]) {
         let nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
-        let datums: Vec<Datum> = values.iter().map(|value| value.unwrap_or(Datum::from(0usize))).collect();
+        let datums: Vec<Datum> = values
+            .iter()
+            .map(|value| value.unwrap_or(Datum::from(0usize)))
+            .collect();
         // SAFETY: the store copies the values; their number is the descriptor's.
         unsafe {
             assert!((*self.descriptor).natts as usize == values.len());

@@ -15,7 +15,9 @@ impl SettingsLevel {
         // SAFETY: opens a nesting level that `drop` (or the end of the transaction) closes.
         let level = unsafe { pg_sys::NewGUCNestLevel() };
         for (name, value) in settings {
-            let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else { continue };
+            let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else {
+                continue;
+            };
             // SAFETY: both strings are NUL-terminated and outlive the call, which copies them.
             unsafe {
                 pg_sys::set_config_option(

@@ -49,13 +49,19 @@ pub struct Parameter {
 
 impl From<ArrayDatum> for Parameter {
     fn from(array: ArrayDatum) -> Self {
-        Parameter { datum: Some(array.datum), type_oid: array.type_oid }
+        Parameter {
+            datum: Some(array.datum),
+            type_oid: array.type_oid,
+        }
     }
 }
 
 impl From<Option<&str>> for Parameter {
     fn from(text: Option<&str>) -> Self {
-        Parameter { datum: text.map(text_datum), type_oid: pg_sys::TEXTOID }
+        Parameter {
+            datum: text.map(text_datum),
+            type_oid: pg_sys::TEXTOID,
+        }
     }
 }
 
@@ -67,13 +73,19 @@ impl From<&str> for Parameter {
 
 impl From<i64> for Parameter {
     fn from(number: i64) -> Self {
-        Parameter { datum: Some(Datum::from(number)), type_oid: pg_sys::INT8OID }
+        Parameter {
+            datum: Some(Datum::from(number)),
+            type_oid: pg_sys::INT8OID,
+        }
     }
 }
 
 impl From<bool> for Parameter {
     fn from(value: bool) -> Self {
-        Parameter { datum: Some(Datum::from(value)), type_oid: pg_sys::BOOLOID }
+        Parameter {
+            datum: Some(Datum::from(value)),
+            type_oid: pg_sys::BOOLOID,
+        }
     }
 }
 
@@ -86,7 +98,10 @@ pub struct Statement {
 impl Statement {
     /// A statement that will be prepared at its first use.
     pub fn new(sql: impl Into<String>) -> Self {
-        Statement { sql: sql.into(), plan: std::cell::Cell::new(std::ptr::null_mut()) }
+        Statement {
+            sql: sql.into(),
+            plan: std::cell::Cell::new(std::ptr::null_mut()),
+        }
     }
 
     fn plan(&self, parameters: &[Parameter]) -> pg_sys::SPIPlanPtr {
@@ -132,8 +147,10 @@ pub fn reads_as(connection: &Connection, value: &str, sql_type: &str) -> bool {
 impl Connection {
     /// Runs `statement`; it must have been made for this connection.
     pub fn run(&self, statement: &Statement, mode: Mode, parameters: &[Parameter]) -> Rows {
-        let mut values: Vec<Datum> =
-            parameters.iter().map(|parameter| parameter.datum.unwrap_or(Datum::from(0usize))).collect();
+        let mut values: Vec<Datum> = parameters
+            .iter()
+            .map(|parameter| parameter.datum.unwrap_or(Datum::from(0usize)))
+            .collect();
         let nulls: Vec<std::ffi::c_char> = parameters
             .iter()
             .map(|parameter| if parameter.datum.is_some() { b' ' } else { b'n' } as std::ffi::c_char)
@@ -144,11 +161,13 @@ impl Connection {
             let context = pg_sys::CurrentMemoryContext;
             let plan = statement.plan(parameters);
             pg_sys::MemoryContextSwitchTo(context);
-            let code =
-                pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0);
+            let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0);
             pg_sys::MemoryContextSwitchTo(context);
             assert!(code >= 0, "SPI_execute_plan gave {code} for: {}", statement.sql);
-            let rows = Rows { table: pg_sys::SPI_tuptable, processed: pg_sys::SPI_processed as usize };
+            let rows = Rows {
+                table: pg_sys::SPI_tuptable,
+                processed: pg_sys::SPI_processed as usize,
+            };
             pg_sys::SPI_tuptable = std::ptr::null_mut();
             rows
         }
@@ -214,7 +233,8 @@ impl Rows {
     /// Bytes that a value of variable length takes when it is detoasted; 0 for NULL.
     pub fn raw_size(&self, row: usize, column: usize) -> usize {
         // SAFETY: asked only of columns of a varlena type; toast pointers are not followed.
-        self.datum(row, column).map_or(0, |datum| unsafe { pg_sys::toast_raw_datum_size(datum) })
+        self.datum(row, column)
+            .map_or(0, |datum| unsafe { pg_sys::toast_raw_datum_size(datum) })
     }
 }
 

@@ -22,18 +22,24 @@ enum Caught {
 impl Failure {
     /// A row that a trigger of the user's kept from being written, without an error.
     pub fn refused(row: &str) -> Self {
-        Failure { caught: Caught::Refused(format!("a trigger kept what belongs to this {row} from being written")) }
+        Failure {
+            caught: Caught::Refused(format!("a trigger kept what belongs to this {row} from being written")),
+        }
     }
 
     fn of(caught: CaughtError, raised: i32) -> Self {
-        let failure = Failure { caught: Caught::Error(caught, 0) };
+        let failure = Failure {
+            caught: Caught::Error(caught, 0),
+        };
         let known = failure.report().map_or(0, |report| report.sql_error_code() as i32);
         let unknown = pg_sys::errcodes::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR as i32;
         match failure.caught {
-            Caught::Error(caught, _) if known == unknown && raised != 0 => {
-                Failure { caught: Caught::Error(caught, raised) }
-            }
-            Caught::Error(caught, _) => Failure { caught: Caught::Error(caught, known) },
+            Caught::Error(caught, _) if known == unknown && raised != 0 => Failure {
+                caught: Caught::Error(caught, raised),
+            },
+            Caught::Error(caught, _) => Failure {
+                caught: Caught::Error(caught, known),
+            },
             refused => Failure { caught: refused },
         }
     }
@@ -95,7 +101,9 @@ impl Failure {
 
 fn sqlstate_text(code: i32) -> String {
     // Six bits for each character, least significant first, as MAKE_SQLSTATE packs them.
-    (0..5).map(|place| char::from((((code >> (6 * place)) & 0x3F) as u8) + b'0')).collect()
+    (0..5)
+        .map(|place| char::from((((code >> (6 * place)) & 0x3F) as u8) + b'0'))
+        .collect()
 }
 
 thread_local! {

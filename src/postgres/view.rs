@@ -26,7 +26,9 @@ unsafe fn base_of_query(query: *mut pg_sys::Query) -> Option<(pg_sys::Oid, HashM
             return None;
         }
         let index = (*single.cast::<pg_sys::RangeTblRef>()).rtindex;
-        let entry = pointers((*query).rtable).get(index as usize - 1)?.cast::<pg_sys::RangeTblEntry>();
+        let entry = pointers((*query).rtable)
+            .get(index as usize - 1)?
+            .cast::<pg_sys::RangeTblEntry>();
         if (*entry).rtekind != pg_sys::RTEKind::RTE_RELATION {
             return None;
         }
@@ -52,5 +54,9 @@ unsafe fn pointers(list: *mut pg_sys::List) -> Vec<*mut std::ffi::c_void> {
         return Vec::new();
     }
     // SAFETY: a list is an array of `length` cells; the caller knows that they hold pointers.
-    unsafe { (0..(*list).length as usize).map(|index| (*(*list).elements.add(index)).ptr_value).collect() }
+    unsafe {
+        (0..(*list).length as usize)
+            .map(|index| (*(*list).elements.add(index)).ptr_value)
+            .collect()
+    }
 }

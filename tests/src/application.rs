@@ -70,14 +70,7 @@ impl Application {
     }
 
     /// Inserts a lesson of a course.
-    pub fn add_lesson_of(
-        &self,
-        session: &mut Session,
-        number: u32,
-        course: u32,
-        videos: &str,
-        documents: &str,
-    ) {
+    pub fn add_lesson_of(&self, session: &mut Session, number: u32, course: u32, videos: &str, documents: &str) {
         session.run(&format!(
             "INSERT INTO lesson (id, course_id, videos, documents) VALUES ({}, {course}, {}, {})",
             literal(&self.lesson(number)),
@@ -150,10 +143,7 @@ pub fn assert_items_are_settled(session: &mut Session) {
                              AND u.position = i.position)
          LIMIT 5"
     ));
-    assert!(
-        lost.is_empty(),
-        "eligible items without their asset or usage: {lost:?}"
-    );
+    assert!(lost.is_empty(), "eligible items without their asset or usage: {lost:?}");
     let twice = session.rows(
         "SELECT organization_id, canonical_key, count(*) FROM assets WHERE canonical_key IS NOT NULL
          GROUP BY 1, 2 HAVING count(*) > 1",
@@ -168,12 +158,8 @@ pub fn assert_items_are_settled(session: &mut Session) {
 
 /// Asserts that the product's verification finds no error.
 pub fn assert_verified(session: &mut Session) {
-    let found = session
-        .rows("SELECT v::text FROM verify_lesson_assets() v WHERE severity = 'error' LIMIT 5");
-    assert!(
-        found.is_empty(),
-        "verify_lesson_assets reports errors: {found:?}"
-    );
+    let found = session.rows("SELECT v::text FROM verify_lesson_assets() v WHERE severity = 'error' LIMIT 5");
+    assert!(found.is_empty(), "verify_lesson_assets reports errors: {found:?}");
 }
 
 /// All rows of the tables that a run may touch, as text, to compare before and after.

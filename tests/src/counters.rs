@@ -28,11 +28,7 @@ pub const LESSON_COUNTERS: [&str; 19] = [
 ];
 
 /// What counts work that a run does; zero in a run that finds everything done.
-const WORK: [&str; 3] = [
-    "assets_created",
-    "usages_created",
-    "lesson_items_patched_with_asset_id",
-];
+const WORK: [&str; 3] = ["assets_created", "usages_created", "lesson_items_patched_with_asset_id"];
 
 /// One row of counters; NULL is None.
 #[derive(Clone, PartialEq, Eq)]

@@ -26,9 +26,7 @@ pub fn vectors(name: &str) -> Vec<Value> {
         .map(|folder| format!("{here}/{folder}/{name}.jsonl"))
         .into_iter()
         .find_map(|path| std::fs::read_to_string(path).ok());
-    lines(&found.unwrap_or_else(|| {
-        panic!("no vectors {name}.jsonl in tests/vectors or core/tests/vectors")
-    }))
+    lines(&found.unwrap_or_else(|| panic!("no vectors {name}.jsonl in tests/vectors or core/tests/vectors")))
 }
 
 /// A scalar as PostgreSQL writes it as text; an object or array as JSON; null as None.

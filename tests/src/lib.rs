@@ -67,8 +67,7 @@ impl Server {
     /// A new role; it is dropped, with what it owns in `database`, when the value goes.
     pub fn role(&self, database: &Database) -> Role {
         let name = unique("ma_role");
-        self.maintenance()
-            .run(&format!("CREATE ROLE {name} LOGIN NOSUPERUSER"));
+        self.maintenance().run(&format!("CREATE ROLE {name} LOGIN NOSUPERUSER"));
         Role {
             config: database.config.clone(),
             name,
@@ -83,10 +82,7 @@ impl Server {
             Some(Host::Unix(folder)) => folder.display().to_string(),
             None => "localhost".into(),
         };
-        (
-            host,
-            self.config.get_ports().first().copied().unwrap_or(5432),
-        )
+        (host, self.config.get_ports().first().copied().unwrap_or(5432))
     }
 }
 
@@ -107,8 +103,7 @@ pub fn each_server(test: impl Fn(&Server)) {
         let config: Config = dsn
             .parse()
             .unwrap_or_else(|e| panic!("MEDIA_ASSETS_PG{major}_DSN is no key/value string: {e}"));
-        let programs =
-            std::env::var_os(format!("MEDIA_ASSETS_PG{major}_BINDIR")).map(PathBuf::from);
+        let programs = std::env::var_os(format!("MEDIA_ASSETS_PG{major}_BINDIR")).map(PathBuf::from);
         let server = Server {
             major,
             config,
@@ -164,10 +159,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         if let Ok(mut client) = self.server.config.connect(NoTls) {
-            let _ = client.batch_execute(&format!(
-                "DROP DATABASE IF EXISTS {} WITH (FORCE)",
-                self.name
-            ));
+            let _ = client.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
         }
     }
 }
@@ -203,11 +195,7 @@ impl Session {
         let notices = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&notices);
         let mut config = config.clone();
-        config.notice_callback(move |notice| {
-            sink.lock()
-                .expect("no test panics while it holds this")
-                .push(notice)
-        });
+        config.notice_callback(move |notice| sink.lock().expect("no test panics while it holds this").push(notice));
         let client = config
             .connect(NoTls)
             .unwrap_or_else(|e| panic!("cannot connect with {config:?}: {e}"));
@@ -220,11 +208,9 @@ impl Session {
             Ok(messages) => Ok(messages
                 .iter()
                 .filter_map(|message| match message {
-                    SimpleQueryMessage::Row(row) => Some(
-                        (0..row.len())
-                            .map(|i| row.get(i).map(str::to_owned))
-                            .collect(),
-                    ),
+                    SimpleQueryMessage::Row(row) => {
+                        Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
+                    }
                     _ => None,
                 })
                 .collect()),
@@ -253,16 +239,12 @@ impl Session {
     pub fn value(&mut self, sql: &str) -> Option<String> {
         let rows = self.rows(sql);
         assert_eq!(rows.len(), 1, "one row expected: {}", short(sql));
-        rows.into_iter()
-            .next()
-            .and_then(|row| row.into_iter().next())
-            .flatten()
+        rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten()
     }
 
     /// The only value of a query, which is not NULL.
     pub fn text(&mut self, sql: &str) -> String {
-        self.value(sql)
-            .unwrap_or_else(|| panic!("NULL: {}", short(sql)))
+        self.value(sql).unwrap_or_else(|| panic!("NULL: {}", short(sql)))
     }
 
     /// The only value of a query, a whole number.
@@ -308,13 +290,7 @@ impl Session {
                 short(sql)
             ),
             Err(error) => {
-                assert_eq!(
-                    error.code().code(),
-                    state,
-                    "{}\n{}",
-                    describe(&error),
-                    short(sql)
-                );
+                assert_eq!(error.code().code(), state, "{}\n{}", describe(&error), short(sql));
                 *error
             }
         }
@@ -323,23 +299,13 @@ impl Session {
     /// As `fails`, for an error that tells the user what to do.
     pub fn fails_with_hint(&mut self, state: &str, sql: &str) -> DbError {
         let error = self.fails(state, sql);
-        assert!(
-            error.hint().is_some(),
-            "no HINT: {}\n{}",
-            describe(&error),
-            short(sql)
-        );
+        assert!(error.hint().is_some(), "no HINT: {}\n{}", describe(&error), short(sql));
         error
     }
 
     /// The notices since the last call.
     pub fn take_notices(&mut self) -> Vec<DbError> {
-        std::mem::take(
-            &mut *self
-                .notices
-                .lock()
-                .expect("no test panics while it holds this"),
-        )
+        std::mem::take(&mut *self.notices.lock().expect("no test panics while it holds this"))
     }
 
     /// The WARNINGs since the last call that took notices.
@@ -387,9 +353,7 @@ impl Session {
         ));
         let text: String = plan.into_iter().flatten().flatten().collect();
         let plan: serde_json::Value = serde_json::from_str(&text).expect("EXPLAIN gives JSON");
-        plan[0]["Plan"]["WAL Bytes"]
-            .as_i64()
-            .expect("the plan has WAL Bytes")
+        plan[0]["Plan"]["WAL Bytes"].as_i64().expect("the plan has WAL Bytes")
     }
 }
 
@@ -410,12 +374,7 @@ pub fn literal_or_null(text: Option<&str>) -> String {
 
 /// All that the server says about an error, on a few lines.
 pub fn describe(error: &DbError) -> String {
-    let mut text = format!(
-        "{} {}: {}",
-        error.severity(),
-        error.code().code(),
-        error.message()
-    );
+    let mut text = format!("{} {}: {}", error.severity(), error.code().code(), error.message());
     for (name, part) in [
         ("DETAIL", error.detail()),
         ("HINT", error.hint()),

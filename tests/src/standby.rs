@@ -31,10 +31,7 @@ impl Standby {
         let mut session = server.maintenance();
         let data = PathBuf::from(session.text("SHOW data_directory"));
         // beside the server's own data: the user that runs the server can write there
-        let folder = data
-            .parent()
-            .unwrap_or(Path::new("/tmp"))
-            .join(unique("standby"));
+        let folder = data.parent().unwrap_or(Path::new("/tmp")).join(unique("standby"));
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|l| l.local_addr())
             .expect("a free port")
@@ -74,10 +71,7 @@ impl Standby {
 
     /// A session on the standby in this database, once the standby has all that the primary has now.
     pub fn session(&self, database: &Database) -> Session {
-        let lsn = self
-            .server
-            .maintenance()
-            .text("SELECT pg_current_wal_lsn()");
+        let lsn = self.server.maintenance().text("SELECT pg_current_wal_lsn()");
         let mut config = database.config.clone();
         let host = config.get_hosts().first().cloned();
         config = rebuild_with_port(&config, host, self.port);

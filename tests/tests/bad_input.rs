@@ -18,16 +18,15 @@ fn batch_outside_its_bounds() {
         for batch in ["0", "-1", "NULL", "100001", "-2147483648", "2147483647"] {
             for function in ["backfill_lesson_assets", "backfill_asset_keys"] {
                 for execute in ["true", "false"] {
-                    session.fails_with_hint(
-                        "22023",
-                        &format!("SELECT * FROM {function}({batch}, {execute})"),
-                    );
+                    session.fails_with_hint("22023", &format!("SELECT * FROM {function}({batch}, {execute})"));
                 }
             }
         }
         assert_eq!(before, contents(&mut session));
         for batch in ["1", "100000"] {
-            session.run(&format!("SELECT * FROM backfill_lesson_assets({batch}); SELECT * FROM backfill_asset_keys({batch})"));
+            session.run(&format!(
+                "SELECT * FROM backfill_lesson_assets({batch}); SELECT * FROM backfill_asset_keys({batch})"
+            ));
         }
     });
 }
@@ -60,18 +59,12 @@ fn filters_that_do_not_parse() {
             "after => '1; DROP TABLE lesson'",
             "max_lessons => -1",
         ] {
-            session.fails(
-                "22023",
-                &format!("SELECT * FROM backfill_lesson_assets({filter})"),
-            );
+            session.fails("22023", &format!("SELECT * FROM backfill_lesson_assets({filter})"));
             session.fails(
                 "22023",
                 &format!("SELECT * FROM backfill_lesson_assets(execute => true, {filter})"),
             );
-            session.fails(
-                "22023",
-                &format!("SELECT * FROM explain_lesson_assets({filter})"),
-            );
+            session.fails("22023", &format!("SELECT * FROM explain_lesson_assets({filter})"));
         }
         session.fails("22023", "SELECT * FROM verify_lesson_assets('x')");
         for (filter, scanned) in [
@@ -81,14 +74,8 @@ fn filters_that_do_not_parse() {
             ("after => NULL, organization_id => NULL", 3),
             ("after => 'ffffffff-ffff-ffff-ffff-ffffffffffff'", 0),
             ("after => '{10000000000040008000000000000002}'", 1),
-            (
-                "organization_id => '0A000000-0000-4000-8000-000000000001'",
-                3,
-            ),
-            (
-                "organization_id => '0a000000-0000-4000-8000-00000000ffff'",
-                0,
-            ),
+            ("organization_id => '0A000000-0000-4000-8000-000000000001'", 3),
+            ("organization_id => '0a000000-0000-4000-8000-00000000ffff'", 0),
         ] {
             session
                 .counters(&format!("SELECT * FROM backfill_lesson_assets({filter})"))
@@ -125,17 +112,12 @@ fn filters_that_do_not_parse_as_numbers() {
 fn settled_lessons_are_not_there_yet() {
     each_server(|server| {
         let (_database, mut session) = with_lessons(server);
-        session.fails(
-            "0A000",
-            "SELECT * FROM backfill_lesson_assets(skip_settled => true)",
-        );
+        session.fails("0A000", "SELECT * FROM backfill_lesson_assets(skip_settled => true)");
         session.fails(
             "0A000",
             "SELECT * FROM backfill_lesson_assets(execute => true, skip_settled => true)",
         );
-        let row = session.rows(
-            "SELECT run_id, lessons_settled::text FROM backfill_lesson_assets(execute => true)",
-        );
+        let row = session.rows("SELECT run_id, lessons_settled::text FROM backfill_lesson_assets(execute => true)");
         assert_eq!(row, [[None, Some("0".to_owned())]]);
     });
 }
@@ -145,38 +127,22 @@ fn no_tables_is_one_error_that_names_all_that_is_missing() {
     each_server(|server| {
         let database = server.database();
         let mut session = database.session();
-        let error = session.fails_with_hint(
-            "42P01",
-            "SELECT * FROM backfill_lesson_assets(execute => true)",
-        );
+        let error = session.fails_with_hint("42P01", "SELECT * FROM backfill_lesson_assets(execute => true)");
         for table in ["lesson", "course", "group", "assets", "asset_usages"] {
-            assert!(
-                words(&error).contains(table),
-                "names {table}: {}",
-                describe(&error)
-            );
+            assert!(words(&error).contains(table), "names {table}: {}", describe(&error));
         }
         assert!(
-            error
-                .hint()
-                .is_some_and(|hint| hint.contains("create_asset_tables()")),
+            error.hint().is_some_and(|hint| hint.contains("create_asset_tables()")),
             "{}",
             describe(&error)
         );
         let error = session.fails_with_hint("42P01", "SELECT * FROM backfill_lesson_assets()");
         for table in ["lesson", "course", "group"] {
-            assert!(
-                words(&error).contains(table),
-                "names {table}: {}",
-                describe(&error)
-            );
+            assert!(words(&error).contains(table), "names {table}: {}", describe(&error));
         }
         // half of it is there
         session.run("CREATE TABLE lesson (id uuid PRIMARY KEY, course_id int, videos jsonb, documents jsonb)");
-        let error = session.fails_with_hint(
-            "42P01",
-            "SELECT * FROM backfill_lesson_assets(execute => true)",
-        );
+        let error = session.fails_with_hint("42P01", "SELECT * FROM backfill_lesson_assets(execute => true)");
         assert!(
             words(&error).contains("course") && words(&error).contains("asset_usages"),
             "{}",
@@ -184,10 +150,7 @@ fn no_tables_is_one_error_that_names_all_that_is_missing() {
         );
         session.fails("42P01", "SELECT * FROM verify_lesson_assets()");
         session.fails("42P01", "SELECT * FROM explain_lesson_assets()");
-        session.fails_with_hint(
-            "42P01",
-            "SELECT * FROM backfill_asset_keys(execute => true)",
-        );
+        session.fails_with_hint("42P01", "SELECT * FROM backfill_asset_keys(execute => true)");
         session.fails("42P01", "SELECT * FROM dedupe_asset_usages(true)");
     });
 }
@@ -197,16 +160,9 @@ fn missing_columns_are_named_all_at_once() {
     each_server(|server| {
         let (_database, mut session) = with_lessons(server);
         session.run("ALTER TABLE lesson DROP documents; ALTER TABLE course DROP group_id; ALTER TABLE assets DROP byte_size, DROP title; ALTER TABLE asset_usages DROP slot_key");
-        let error = session.fails_with_hint(
-            "42703",
-            "SELECT * FROM backfill_lesson_assets(execute => true)",
-        );
+        let error = session.fails_with_hint("42703", "SELECT * FROM backfill_lesson_assets(execute => true)");
         for column in ["documents", "group_id", "byte_size", "title", "slot_key"] {
-            assert!(
-                words(&error).contains(column),
-                "names {column}: {}",
-                describe(&error)
-            );
+            assert!(words(&error).contains(column), "names {column}: {}", describe(&error));
         }
         let error = session.fails("42703", "SELECT * FROM backfill_lesson_assets()");
         assert!(
@@ -236,18 +192,11 @@ fn missing_unique_constraints_refuse_an_execute_only() {
             session
                 .counters("SELECT * FROM backfill_lesson_assets()")
                 .expect(&[("assets_created", 3)]);
-            let error = session.fails_with_hint(
-                "55000",
-                "SELECT * FROM backfill_lesson_assets(execute => true)",
-            );
+            let error = session.fails_with_hint("55000", "SELECT * FROM backfill_lesson_assets(execute => true)");
             assert!(words(&error).contains(table), "{}", describe(&error));
             assert_eq!(before, contents(&mut session));
-            let reported =
-                session.text("SELECT string_agg(c::text, E'\\n') FROM check_asset_tables() c");
-            assert!(
-                reported.contains(table) && reported.contains("55000"),
-                "{reported}"
-            );
+            let reported = session.text("SELECT string_agg(c::text, E'\\n') FROM check_asset_tables() c");
+            assert!(reported.contains(table) && reported.contains("55000"), "{reported}");
             session.run("SELECT * FROM prepare_asset_tables(true)");
             session
                 .counters("SELECT * FROM backfill_lesson_assets(execute => true)")
@@ -273,7 +222,10 @@ fn unique_indexes_that_on_conflict_cannot_use_do_not_count() {
             );
             session.run(index);
             session.fails_with_hint("55000", "SELECT * FROM backfill_lesson_assets(execute => true)");
-            assert!(session.number("SELECT count(*) FROM check_asset_tables()") > 0, "{index}");
+            assert!(
+                session.number("SELECT count(*) FROM check_asset_tables()") > 0,
+                "{index}"
+            );
         }
     });
 }
@@ -288,11 +240,7 @@ fn a_lesson_table_without_primary_key() {
                 "55000",
                 &format!("SELECT * FROM backfill_lesson_assets(execute => {execute})"),
             );
-            assert!(
-                words(&error).contains("primary key"),
-                "{}",
-                describe(&error)
-            );
+            assert!(words(&error).contains("primary key"), "{}", describe(&error));
         }
         // a key of two columns is none for us
         session.run("ALTER TABLE lesson ADD PRIMARY KEY (id, course_id)");
@@ -326,16 +274,10 @@ fn columns_of_the_wrong_type() {
             for execute in [false, true] {
                 // some of these work, some are refused; none is an internal error, and none writes half of it
                 let before = contents(&mut session);
-                match session.try_counters(&format!(
-                    "SELECT * FROM backfill_lesson_assets(execute => {execute})"
-                )) {
+                match session.try_counters(&format!("SELECT * FROM backfill_lesson_assets(execute => {execute})")) {
                     Ok(counters) => counters.expect_sums(),
                     Err(error) => {
-                        assert!(
-                            !error.code().code().starts_with("XX"),
-                            "{change}: {}",
-                            describe(&error)
-                        );
+                        assert!(!error.code().code().starts_with("XX"), "{change}: {}", describe(&error));
                         assert_eq!(before, contents(&mut session), "{change}");
                     }
                 }
@@ -349,13 +291,7 @@ fn other_slot_types() {
     each_server(|server| {
         let database = server.database();
         let mut session = database.session();
-        for slot_type in [
-            "'lesson_image'",
-            "''",
-            "'LESSON_VIDEO'",
-            "' lesson_video'",
-            "NULL",
-        ] {
+        for slot_type in ["'lesson_image'", "''", "'LESSON_VIDEO'", "' lesson_video'", "NULL"] {
             session.fails(
                 "22023",
                 &format!("SELECT * FROM normalize_lesson_media({slot_type}, '{{}}')"),
@@ -381,19 +317,16 @@ fn injection_through_arguments_does_nothing() {
             "0a000000-0000-4000-8000-000000000001' OR '1'='1",
         ] {
             let value = media_assets_tests::literal(text);
-            session.fails("22023", &format!("SELECT * FROM backfill_lesson_assets(execute => true, organization_id => {value})"));
+            session.fails(
+                "22023",
+                &format!("SELECT * FROM backfill_lesson_assets(execute => true, organization_id => {value})"),
+            );
             session.fails(
                 "22023",
                 &format!("SELECT * FROM backfill_lesson_assets(execute => true, after => {value})"),
             );
-            session.fails(
-                "22023",
-                &format!("SELECT * FROM explain_lesson_assets({value})"),
-            );
-            session.fails(
-                "22023",
-                &format!("SELECT * FROM verify_lesson_assets({value})"),
-            );
+            session.fails("22023", &format!("SELECT * FROM explain_lesson_assets({value})"));
+            session.fails("22023", &format!("SELECT * FROM verify_lesson_assets({value})"));
             session.fails(
                 "22023",
                 &format!("SELECT * FROM normalize_lesson_media({value}, '{{}}')"),
@@ -410,25 +343,14 @@ fn empty_tables_are_no_error() {
         let mut session = database.session();
         Application::create(&mut session);
         for execute in [false, true] {
-            let counters = session.counters(&format!(
-                "SELECT * FROM backfill_lesson_assets(execute => {execute})"
-            ));
+            let counters = session.counters(&format!("SELECT * FROM backfill_lesson_assets(execute => {execute})"));
             assert!(
-                counters
-                    .0
-                    .iter()
-                    .all(|(_, value)| value.is_none_or(|v| v == 0)),
+                counters.0.iter().all(|(_, value)| value.is_none_or(|v| v == 0)),
                 "{counters:?}"
             );
         }
-        assert_eq!(
-            session.number("SELECT count(*) FROM explain_lesson_assets()"),
-            0
-        );
-        assert_eq!(
-            session.number("SELECT count(*) FROM verify_lesson_assets()"),
-            0
-        );
+        assert_eq!(session.number("SELECT count(*) FROM explain_lesson_assets()"), 0);
+        assert_eq!(session.number("SELECT count(*) FROM verify_lesson_assets()"), 0);
     });
 }
 
@@ -440,10 +362,7 @@ fn progress_lines_can_be_silenced() {
         session.take_notices();
         session.run("SELECT * FROM backfill_lesson_assets(1)");
         let lines = session.take_notices();
-        assert!(
-            lines.len() >= 2,
-            "the first and the last batch at least: {lines:?}"
-        );
+        assert!(lines.len() >= 2, "the first and the last batch at least: {lines:?}");
         assert!(
             lines.iter().any(|line| line.message().contains("about")),
             "a total from reltuples is marked: {lines:?}"
@@ -463,11 +382,7 @@ fn the_key_set_of_a_dry_run_is_bounded() {
              SET media_assets.dry_run_memory = '1MB'",
         );
         let error = session.fails_with_hint("53400", "SELECT * FROM backfill_lesson_assets()");
-        assert!(
-            words(&error).contains("dry_run_memory"),
-            "{}",
-            describe(&error)
-        );
+        assert!(words(&error).contains("dry_run_memory"), "{}", describe(&error));
         session.run("RESET media_assets.dry_run_memory; SELECT * FROM backfill_lesson_assets()");
     });
 }

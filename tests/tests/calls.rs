@@ -61,11 +61,7 @@ fn a_call_sees_what_its_transaction_did_before() {
         application.add_asset(&mut session, 1, 1, "k6");
         session.run("UPDATE lesson SET videos = '[{\"key\": \"edited\"}]' WHERE videos #>> '{0,key}' = 'k1'");
         let dry = session.counters("SELECT * FROM backfill_lesson_assets()");
-        dry.expect(&[
-            ("lessons_scanned", 7),
-            ("assets_created", 6),
-            ("assets_reused", 1),
-        ]);
+        dry.expect(&[("lessons_scanned", 7), ("assets_created", 6), ("assets_reused", 1)]);
         assert_eq!(session.counters(EXECUTE), dry);
         session.run("COMMIT");
         assert_items_are_settled(&mut session);
@@ -122,8 +118,7 @@ fn the_application_keys_its_writes_from_within_a_run() {
             .expect(&[("errors", 0), ("assets_created", 5)]);
         assert_eq!(session.number("SELECT count(*) FROM assets"), 10);
         Application::default().add_asset(&mut session, 77, 1, "after the run");
-        let key =
-            session.value("SELECT canonical_key FROM assets WHERE storage_key = 'after the run'");
+        let key = session.value("SELECT canonical_key FROM assets WHERE storage_key = 'after the run'");
         assert_eq!(
             key.as_deref(),
             Some("upload:after the run"),
@@ -154,10 +149,7 @@ fn the_triggers_work_again_after_a_run_that_failed() {
                 "after"
             )
         ));
-        assert_eq!(
-            session.text("SELECT canonical_key FROM assets"),
-            "upload:after"
-        );
+        assert_eq!(session.text("SELECT canonical_key FROM assets"), "upload:after");
     });
 }
 
@@ -174,10 +166,7 @@ fn tables_made_anew_in_the_same_session_are_the_ones_used() {
              SELECT * FROM create_asset_tables()",
         );
         let dry = session.counters("SELECT * FROM backfill_lesson_assets()");
-        dry.expect(&[
-            ("assets_created", 5),
-            ("lesson_items_patched_with_asset_id", 5),
-        ]);
+        dry.expect(&[("assets_created", 5), ("lesson_items_patched_with_asset_id", 5)]);
         assert_eq!(session.counters(EXECUTE), dry);
         assert_items_are_settled(&mut session);
     });

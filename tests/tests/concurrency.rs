@@ -4,9 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use media_assets_tests::application::{
-    assert_items_are_settled, assert_verified, contents, insert_asset,
-};
+use media_assets_tests::application::{assert_items_are_settled, assert_verified, contents, insert_asset};
 use media_assets_tests::{describe, each_server, Application, Counters, Database, Session};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -48,10 +46,7 @@ fn in_background(
     database: &Database,
     settings: &str,
     call: &str,
-) -> (
-    i64,
-    thread::JoinHandle<Result<Counters, Box<postgres::error::DbError>>>,
-) {
+) -> (i64, thread::JoinHandle<Result<Counters, Box<postgres::error::DbError>>>) {
     let mut session = database.session();
     session.run(settings);
     let pid = session.process_id();
@@ -85,12 +80,18 @@ fn edits_between_read_and_lock_are_seen_not_undone() {
         wait_for_lock(&mut session, pid);
         let mut other = database.session();
         for statement in [
-            format!("UPDATE lesson SET videos = '[{{\"type\": \"upload\", \"key\": \"edited 2\"}}]' WHERE id = '{}'", id(2)),
+            format!(
+                "UPDATE lesson SET videos = '[{{\"type\": \"upload\", \"key\": \"edited 2\"}}]' WHERE id = '{}'",
+                id(2)
+            ),
             format!("DELETE FROM lesson WHERE id = '{}'", id(3)),
             format!("UPDATE lesson SET course_id = 2 WHERE id = '{}'", id(4)),
             format!("UPDATE lesson SET course_id = NULL WHERE id = '{}'", id(5)),
             format!("UPDATE lesson SET videos = NULL WHERE id = '{}'", id(6)),
-            format!("UPDATE lesson SET videos = '[]', documents = videos WHERE id = '{}'", id(7)),
+            format!(
+                "UPDATE lesson SET videos = '[]', documents = videos WHERE id = '{}'",
+                id(7)
+            ),
             format!("UPDATE lesson SET title = 'edited' WHERE id = '{}'", id(8)),
             format!("UPDATE lesson SET videos = '[null, 5]' WHERE id = '{}'", id(249)),
         ] {
@@ -108,17 +109,11 @@ fn edits_between_read_and_lock_are_seen_not_undone() {
                 id(number)
             ))
         };
-        assert_eq!(
-            keys(&mut session, 1, "videos").as_deref(),
-            Some("edited 1,k2")
-        );
+        assert_eq!(keys(&mut session, 1, "videos").as_deref(), Some("edited 1,k2"));
         assert_eq!(keys(&mut session, 2, "videos").as_deref(), Some("edited 2"));
         assert_eq!(keys(&mut session, 7, "documents").as_deref(), Some("k7"));
         assert_eq!(
-            session.number(&format!(
-                "SELECT count(*) FROM lesson WHERE id = '{}'",
-                id(3)
-            )),
+            session.number(&format!("SELECT count(*) FROM lesson WHERE id = '{}'", id(3))),
             0
         );
         assert_eq!(
@@ -139,18 +134,12 @@ fn edits_between_read_and_lock_are_seen_not_undone() {
             "true"
         );
         assert_eq!(
-            session.text(&format!(
-                "SELECT videos::text FROM lesson WHERE id = '{}'",
-                id(249)
-            )),
+            session.text(&format!("SELECT videos::text FROM lesson WHERE id = '{}'", id(249))),
             "[null, 5]"
         );
         for number in [1, 8] {
             assert_eq!(
-                session.text(&format!(
-                    "SELECT title FROM lesson WHERE id = '{}'",
-                    id(number)
-                )),
+                session.text(&format!("SELECT title FROM lesson WHERE id = '{}'", id(number))),
                 "edited"
             );
         }
@@ -251,8 +240,7 @@ fn a_lesson_that_somebody_holds_makes_the_run_yield() {
         ));
         session.counters(EXECUTE).expect_no_work();
         // and a dry run is never stopped
-        editor
-            .run("ROLLBACK; BEGIN; UPDATE lesson SET videos = '[]'; UPDATE assets SET title = 'x'");
+        editor.run("ROLLBACK; BEGIN; UPDATE lesson SET videos = '[]'; UPDATE assets SET title = 'x'");
         session.run("SELECT * FROM backfill_lesson_assets()");
         // nor does the setting outlive the call
         assert_eq!(session.text("SHOW lock_timeout"), "0");
@@ -267,18 +255,13 @@ fn two_sessions_running_the_same_backfill_follow_one_another() {
         let application = Application::create(&mut session);
         application.add_uploads(&mut session, 1, 60);
         close_gate(&mut session, &application.lesson(30));
-        let (first_pid, first) = in_background(
-            &database,
-            "SELECT 1",
-            "SELECT * FROM backfill_lesson_assets(7, true)",
-        );
+        let (first_pid, first) = in_background(&database, "SELECT 1", "SELECT * FROM backfill_lesson_assets(7, true)");
         wait_for_event(&mut session, first_pid, "PgSleep");
-        let (second_pid, second) = in_background(
-            &database,
-            "SELECT 1",
-            "SELECT * FROM backfill_lesson_assets(11, true)",
-        );
-        session.wait_until(&format!("SELECT count(*) > 0 FROM pg_locks WHERE pid = {second_pid} AND locktype = 'advisory' AND NOT granted"));
+        let (second_pid, second) =
+            in_background(&database, "SELECT 1", "SELECT * FROM backfill_lesson_assets(11, true)");
+        session.wait_until(&format!(
+            "SELECT count(*) > 0 FROM pg_locks WHERE pid = {second_pid} AND locktype = 'advisory' AND NOT granted"
+        ));
         // longer than any lock_timeout of ours: the second waits for its turn, it does not give up
         thread::sleep(Duration::from_millis(1500));
         open_gate(&mut session);
@@ -327,10 +310,7 @@ fn many_sessions_at_once_make_no_duplicates_and_no_deadlock() {
             .into();
         let runs: Vec<Counters> = runs.into_iter().map(finish).collect();
         let total = |name: &str| runs.iter().map(|run| run.get(name)).sum::<i64>();
-        assert_eq!(
-            total("assets_created"),
-            session.number("SELECT count(*) FROM assets")
-        );
+        assert_eq!(total("assets_created"), session.number("SELECT count(*) FROM assets"));
         assert_eq!(
             total("usages_created"),
             session.number("SELECT count(*) FROM asset_usages")
@@ -443,10 +423,7 @@ fn live_writes_beside_runs_never_fail() {
             failures.len(),
             failures[0]
         );
-        assert!(
-            written.load(Ordering::Relaxed) > 20,
-            "the application did something"
-        );
+        assert!(written.load(Ordering::Relaxed) > 20, "the application did something");
         session.counters(EXECUTE).expect(&[("errors", 0)]);
         session.counters(EXECUTE).expect_no_work();
         assert_items_are_settled(&mut session);
@@ -462,7 +439,9 @@ fn equal_assets_of_two_sessions_never_fail_the_application() {
         let application = Application::create(&mut session);
         let keys = |session: &mut Session, key: &str| {
             session
-                .rows(&format!("SELECT coalesce(canonical_key, 'NULL') FROM assets WHERE storage_key = '{key}' ORDER BY 1"))
+                .rows(&format!(
+                    "SELECT coalesce(canonical_key, 'NULL') FROM assets WHERE storage_key = '{key}' ORDER BY 1"
+                ))
                 .into_iter()
                 .map(|row| row[0].clone().expect("not null"))
                 .collect::<Vec<_>>()
@@ -488,11 +467,7 @@ fn equal_assets_of_two_sessions_never_fail_the_application() {
             );
             first.run(end);
             let outcome = waiter.join().expect("no panic");
-            assert!(
-                outcome.is_ok(),
-                "{}",
-                describe(&outcome.expect_err("an error"))
-            );
+            assert!(outcome.is_ok(), "{}", describe(&outcome.expect_err("an error")));
             assert_eq!(keys(&mut session, key), left, "after {end}");
         }
     });
@@ -516,26 +491,15 @@ fn crossed_inserts_of_equal_assets_never_fail_the_application() {
         first.run(&format!("BEGIN; {}", insert(1, "left")));
         second.run(&format!("BEGIN; {}", insert(2, "right")));
         let (crossed, back) = (insert(3, "right"), insert(4, "left"));
-        let one = thread::spawn(move || {
-            first
-                .try_rows(&crossed)
-                .and_then(|_| first.try_rows("COMMIT"))
-        });
-        let two = thread::spawn(move || {
-            second
-                .try_rows(&back)
-                .and_then(|_| second.try_rows("COMMIT"))
-        });
+        let one = thread::spawn(move || first.try_rows(&crossed).and_then(|_| first.try_rows("COMMIT")));
+        let two = thread::spawn(move || second.try_rows(&back).and_then(|_| second.try_rows("COMMIT")));
         for outcome in [one, two] {
             if let Err(error) = outcome.join().expect("no panic") {
                 panic!("the application's statement failed: {}", describe(&error));
             }
         }
         assert_eq!(session.number("SELECT count(*) FROM assets"), 4);
-        assert_eq!(
-            session.number("SELECT count(DISTINCT canonical_key) FROM assets"),
-            2
-        );
+        assert_eq!(session.number("SELECT count(DISTINCT canonical_key) FROM assets"), 2);
     });
 }
 
@@ -561,21 +525,10 @@ fn a_storm_of_equal_assets_keeps_one_key_of_each() {
                 });
             }
         });
-        assert_eq!(
-            session.number("SELECT count(*) FROM assets"),
-            800,
-            "no row was lost"
-        );
-        assert_eq!(
-            session.number("SELECT count(DISTINCT canonical_key) FROM assets"),
-            20
-        );
-        assert_eq!(
-            session.number("SELECT count(canonical_key) FROM assets"),
-            20
-        );
-        let wrong = session
-            .number("SELECT count(*) FROM assets WHERE canonical_key <> 'upload:' || storage_key");
+        assert_eq!(session.number("SELECT count(*) FROM assets"), 800, "no row was lost");
+        assert_eq!(session.number("SELECT count(DISTINCT canonical_key) FROM assets"), 20);
+        assert_eq!(session.number("SELECT count(canonical_key) FROM assets"), 20);
+        let wrong = session.number("SELECT count(*) FROM assets WHERE canonical_key <> 'upload:' || storage_key");
         assert_eq!(wrong, 0);
     });
 }
@@ -620,9 +573,8 @@ fn an_asset_that_vanishes_after_it_was_decided_on_is_decided_again() {
         let mut session = database.session();
         let application = Application::create(&mut session);
         for number in 1..=5 {
-            let videos = format!(
-                r#"[{{"type": "upload", "key": "k{number}"}}, {{"type": "upload", "key": "shared"}}]"#
-            );
+            let videos =
+                format!(r#"[{{"type": "upload", "key": "k{number}"}}, {{"type": "upload", "key": "shared"}}]"#);
             application.add_lesson(&mut session, number, &videos);
         }
         application.add_asset(&mut session, 1, 1, "shared");
@@ -680,9 +632,7 @@ fn a_lesson_that_leaves_the_organization_meanwhile_is_out_of_scope() {
             [[Some(application.asset(1)), None]],
             "nothing is written for another organization than the one asked for"
         );
-        session
-            .counters(EXECUTE)
-            .expect(&[("errors", 0), ("assets_reused", 3)]);
+        session.counters(EXECUTE).expect(&[("errors", 0), ("assets_reused", 3)]);
         assert_items_are_settled(&mut session);
     });
 }
@@ -713,10 +663,7 @@ fn keys_and_lessons_are_run_side_by_side() {
         for run in runs {
             finish(run).expect(&[("errors", 0)]);
         }
-        assert_eq!(
-            session.number("SELECT count(canonical_key) FROM assets"),
-            300
-        );
+        assert_eq!(session.number("SELECT count(canonical_key) FROM assets"), 300);
         assert_items_are_settled(&mut session);
         assert_verified(&mut session);
     });

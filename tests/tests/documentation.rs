@@ -93,10 +93,7 @@ fn statements(sql: &str) -> Vec<String> {
             statements.push(std::mem::take(&mut current));
         }
     }
-    assert!(
-        current.trim().is_empty(),
-        "a statement without its end: {current}"
-    );
+    assert!(current.trim().is_empty(), "a statement without its end: {current}");
     statements
 }
 
@@ -198,10 +195,7 @@ fn differences(given: &Given, shown: &str) -> Vec<String> {
         }
     }
     if given.failed != messages.iter().any(|line| line.starts_with("ERROR:")) {
-        wrong.push(format!(
-            "failed: {}, said: {:#?}",
-            given.failed, given.messages
-        ));
+        wrong.push(format!("failed: {}, said: {:#?}", given.failed, given.messages));
     }
     let Some(first) = table.first() else {
         return wrong;
@@ -227,15 +221,13 @@ fn differences(given: &Given, shown: &str) -> Vec<String> {
         (cells(first), lines.map(|line| cells(line)).collect())
     };
     if columns != given.columns {
-        wrong.push(format!(
-            "columns {:?}, shown are {columns:?}",
-            given.columns
-        ));
+        wrong.push(format!("columns {:?}, shown are {columns:?}", given.columns));
     }
     let same = rows.len() == given.rows.len()
-        && rows.iter().zip(&given.rows).all(|(shown, row)| {
-            shown.len() == row.len() && shown.iter().zip(row).all(|(s, r)| fits(s, r))
-        });
+        && rows
+            .iter()
+            .zip(&given.rows)
+            .all(|(shown, row)| shown.len() == row.len() && shown.iter().zip(row).all(|(s, r)| fits(s, r)));
     if !same {
         wrong.push(format!("rows {:#?}\nshown are {rows:#?}", given.rows));
     }
@@ -256,9 +248,7 @@ fn run_examples(session: &mut Session, examples: &[Example]) -> Vec<String> {
                         .into_iter()
                         .map(|what| format!("{place}: {what}\nof: {sql}")),
                 ),
-                None if given.failed => {
-                    wrong.push(format!("{place}: {:#?}\nof: {sql}", given.messages))
-                }
+                None if given.failed => wrong.push(format!("{place}: {:#?}\nof: {sql}", given.messages)),
                 None => {}
             }
         }

@@ -20,7 +20,10 @@ fn thirty_lessons(session: &mut Session) -> Application {
             session,
             number,
             1,
-            &format!(r#"[{{"type": "upload", "key": "own {number}"}}, {{"type": "upload", "key": "shared {}"}}]"#, number % 5),
+            &format!(
+                r#"[{{"type": "upload", "key": "own {number}"}}, {{"type": "upload", "key": "shared {}"}}]"#,
+                number % 5
+            ),
             "[]",
         );
     }
@@ -44,9 +47,7 @@ fn assert_single_lessons_fail(
         "SELECT l::text FROM lesson l WHERE id IN ({refused}) ORDER BY id"
     ));
     session.take_notices();
-    let counters = session.counters(&format!(
-        "SELECT * FROM backfill_lesson_assets({batch}, true)"
-    ));
+    let counters = session.counters(&format!("SELECT * FROM backfill_lesson_assets({batch}, true)"));
     counters.expect_sums();
     let failed = failing.len() as i64;
     counters.expect(&[
@@ -56,10 +57,7 @@ fn assert_single_lessons_fail(
         ("media_items_eligible", 60 - 2 * failed),
         ("usages_created", 60 - 2 * failed),
         ("lesson_items_patched_with_asset_id", 60 - 2 * failed),
-        (
-            "assets_created",
-            session.number("SELECT count(*) FROM assets"),
-        ),
+        ("assets_created", session.number("SELECT count(*) FROM assets")),
     ]);
     assert_eq!(
         before,
@@ -74,11 +72,7 @@ fn assert_single_lessons_fail(
         0
     );
     let orphans = "SELECT count(*) FROM assets a WHERE NOT EXISTS (SELECT FROM asset_usages u WHERE u.asset_id = a.id)";
-    assert_eq!(
-        session.number(orphans),
-        0,
-        "no asset of a lesson that was rolled back"
-    );
+    assert_eq!(session.number(orphans), 0, "no asset of a lesson that was rolled back");
     let warnings = session.take_warnings();
     for number in failing.iter().take(20) {
         let id = application.lesson(*number);
@@ -210,9 +204,9 @@ fn only_the_first_twenty_failures_are_warnings() {
         let warnings = session.take_warnings();
         let of_lessons = (1..=30)
             .filter(|number| {
-                warnings.iter().any(|w| {
-                    words(w).contains(&application.lesson(*number)) && words(w).contains("refused")
-                })
+                warnings
+                    .iter()
+                    .any(|w| words(w).contains(&application.lesson(*number)) && words(w).contains("refused"))
             })
             .collect::<Vec<u32>>();
         assert_eq!(of_lessons, (1..=20).collect::<Vec<u32>>());
@@ -230,22 +224,14 @@ fn more_failures_than_allowed_stop_the_run_and_leave_nothing() {
             "ALTER TABLE asset_usages ADD CHECK (position = 7);
              SET media_assets.max_failures = 30",
         );
-        session.counters(EXECUTE).expect(&[
-            ("errors", 30),
-            ("media_items_eligible", 0),
-            ("assets_created", 0),
-        ]);
+        session
+            .counters(EXECUTE)
+            .expect(&[("errors", 30), ("media_items_eligible", 0), ("assets_created", 0)]);
         assert_eq!(before, contents(&mut session));
         session.run("SET media_assets.max_failures = 29");
-        let error = session
-            .try_rows(EXECUTE)
-            .expect_err("more than max_failures");
+        let error = session.try_rows(EXECUTE).expect_err("more than max_failures");
         assert_ne!(error.code().code(), "XX000", "{}", describe(&error));
-        assert!(
-            words(&error).contains("max_failures"),
-            "{}",
-            describe(&error)
-        );
+        assert!(words(&error).contains("max_failures"), "{}", describe(&error));
         assert_eq!(before, contents(&mut session));
     });
 }
@@ -287,10 +273,7 @@ fn a_cancel_in_the_middle_leaves_nothing_and_the_session_usable() {
         let before = contents(&mut session);
         for batch in [1, 500] {
             session.run("SET statement_timeout = '400ms'");
-            session.fails(
-                "57014",
-                &format!("SELECT * FROM backfill_lesson_assets({batch}, true)"),
-            );
+            session.fails("57014", &format!("SELECT * FROM backfill_lesson_assets({batch}, true)"));
             session.run("RESET statement_timeout");
             assert_eq!(before, contents(&mut session), "after statement_timeout");
 
@@ -298,15 +281,14 @@ fn a_cancel_in_the_middle_leaves_nothing_and_the_session_usable() {
             let pid = runner.process_id();
             let token = runner.client.cancel_token();
             let run = thread::spawn(move || {
-                let outcome = runner.try_rows(&format!(
-                    "SELECT * FROM backfill_lesson_assets({batch}, true)"
-                ));
+                let outcome = runner.try_rows(&format!("SELECT * FROM backfill_lesson_assets({batch}, true)"));
                 // the same session goes on as if nothing had been
-                let settings = runner
-                    .rows("SELECT current_setting('lock_timeout'), current_user = session_user");
+                let settings = runner.rows("SELECT current_setting('lock_timeout'), current_user = session_user");
                 (outcome, settings)
             });
-            session.wait_until(&format!("SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'"));
+            session.wait_until(&format!(
+                "SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'"
+            ));
             thread::sleep(Duration::from_millis(150));
             token.cancel_query(NoTls).expect("the cancel is sent");
             let (outcome, settings) = run.join().expect("no panic");
@@ -368,20 +350,11 @@ fn a_trigger_that_swallows_rows_never_leaves_a_dangling_asset_id() {
             assert_eq!(session.number(dangling), 0, "{table}");
             // counters tell what is there, not what was tried
             let there = session.number("SELECT count(*) FROM assets");
-            assert_eq!(
-                counters.get("assets_created"),
-                there,
-                "{table}: {counters:?}"
-            );
+            assert_eq!(counters.get("assets_created"), there, "{table}: {counters:?}");
             let there = session.number("SELECT count(*) FROM asset_usages");
-            assert_eq!(
-                counters.get("usages_created"),
-                there,
-                "{table}: {counters:?}"
-            );
-            let there = session.number(
-                "SELECT count(*) FROM lesson, jsonb_array_elements(videos) e WHERE e ? 'assetId'",
-            );
+            assert_eq!(counters.get("usages_created"), there, "{table}: {counters:?}");
+            let there =
+                session.number("SELECT count(*) FROM lesson, jsonb_array_elements(videos) e WHERE e ? 'assetId'");
             assert_eq!(
                 counters.get("lesson_items_patched_with_asset_id"),
                 there,

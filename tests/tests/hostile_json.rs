@@ -53,35 +53,21 @@ fn deep_nesting() {
         let application = Application::create(&mut session);
         let depth = deepest(&mut session);
         assert!(depth >= 3_000, "{depth}");
-        let arrays = format!(
-            "{}{}",
-            "[".repeat(depth as usize - 10),
-            "]".repeat(depth as usize - 10)
-        );
+        let arrays = format!("{}{}", "[".repeat(depth as usize - 10), "]".repeat(depth as usize - 10));
         let half = depth as usize / 2 - 10;
         let objects = format!("{}1{}", r#"{"a":"#.repeat(half), "}".repeat(half));
-        application.add_lesson(
-            &mut session,
-            1,
-            &format!(r#"[{{"key": "k1", "deep": {arrays}}}]"#),
-        );
+        application.add_lesson(&mut session, 1, &format!(r#"[{{"key": "k1", "deep": {arrays}}}]"#));
         application.add_lesson(
             &mut session,
             2,
             &format!(r#"[{{"key": "k2", "metadata": {{"deep": {arrays}}}}}]"#),
         );
-        application.add_lesson(
-            &mut session,
-            3,
-            &format!(r#"[{{"key": "k3", "metadata": {objects}}}]"#),
-        );
+        application.add_lesson(&mut session, 3, &format!(r#"[{{"key": "k3", "metadata": {objects}}}]"#));
         application.add_lesson(&mut session, 4, &format!(r#"[{{"key": "k4"}}, {arrays}]"#));
         application.add_lesson(
             &mut session,
             5,
-            &format!(
-                r#"[{{"key": {arrays}, "link": {arrays}, "type": {arrays}}}, {{"key": "k5"}}]"#
-            ),
+            &format!(r#"[{{"key": {arrays}, "link": {arrays}, "type": {arrays}}}, {{"key": "k5"}}]"#),
         );
         application.add_lesson(&mut session, 6, &arrays);
         application.add_lesson_of(
@@ -123,8 +109,7 @@ fn ten_megabyte_items() {
         ));
         assert_only_asset_ids_change(&mut session);
         assert_eq!(
-            session
-                .number("SELECT length(metadata ->> 'text') FROM assets WHERE storage_key = 'big'"),
+            session.number("SELECT length(metadata ->> 'text') FROM assets WHERE storage_key = 'big'"),
             10_000_000
         );
     });
@@ -307,19 +292,20 @@ fn megabyte_strings_fail_single_lessons_where_the_user_indexes_a_field() {
         let database = server.database();
         let mut session = database.session();
         let application = Application::create(&mut session);
-        session.run("CREATE INDEX ON assets (title); CREATE INDEX ON assets (storage_key); CREATE INDEX ON assets (source_url)");
-        let text =
-            session.text("SELECT string_agg(md5(n::text), '') FROM generate_series(1, 32000) n");
+        session.run(
+            "CREATE INDEX ON assets (title); CREATE INDEX ON assets (storage_key); CREATE INDEX ON assets (source_url)",
+        );
+        let text = session.text("SELECT string_agg(md5(n::text), '') FROM generate_series(1, 32000) n");
         into_each_field(&mut session, &application, &text);
-        let eligible = session.number("SELECT count(DISTINCT lesson_id) FROM explain_lesson_assets() WHERE outcome = 'eligible'");
+        let eligible =
+            session.number("SELECT count(DISTINCT lesson_id) FROM explain_lesson_assets() WHERE outcome = 'eligible'");
         session.take_notices();
         let counters = session.counters(EXECUTE);
         counters.expect_sums();
         assert!(counters.get("errors") >= 4, "{counters:?}");
         assert_eq!(counters.get("lessons_scanned"), FIELDS.len() as i64);
         assert_eq!(
-            session.number("SELECT count(DISTINCT target_id) FROM asset_usages")
-                + counters.get("errors"),
+            session.number("SELECT count(DISTINCT target_id) FROM asset_usages") + counters.get("errors"),
             eligible
         );
         // a value of a megabyte is no reason for a WARNING of a megabyte
@@ -402,14 +388,10 @@ fn identity_functions_take_anything() {
         .map(String::from)
         .into();
         for unit in [
-            "a", "/", ".", "..", "%", "&amp;", "<iframe ", "[", "@", ":", "?", "#", "é",
-            "\u{0301}", "https://",
+            "a", "/", ".", "..", "%", "&amp;", "<iframe ", "[", "@", ":", "?", "#", "é", "\u{0301}", "https://",
         ] {
             texts.push(unit.repeat(100_000 / unit.len()));
-            texts.push(format!(
-                "https://x.test/{}",
-                unit.repeat(100_000 / unit.len())
-            ));
+            texts.push(format!("https://x.test/{}", unit.repeat(100_000 / unit.len())));
         }
         for text in texts {
             let text = literal(&text);

@@ -1,9 +1,7 @@
 //! Random lessons × random rows that are there already: a dry run predicts an execute to the unit,
 //! an execute leaves nothing to do, and a second one writes no WAL.
 
-use media_assets_tests::application::{
-    assert_items_are_settled, assert_verified, contents, explained_counters,
-};
+use media_assets_tests::application::{assert_items_are_settled, assert_verified, contents, explained_counters};
 use media_assets_tests::{each_server, literal, Application, Counters, Session};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -12,10 +10,7 @@ use rand::{Rng, SeedableRng};
 /// Databases on each server, unless `MEDIA_ASSETS_PROPERTY_ROUNDS` asks for more.
 fn rounds() -> u64 {
     let asked = std::env::var("MEDIA_ASSETS_PROPERTY_ROUNDS");
-    asked
-        .ok()
-        .and_then(|rounds| rounds.parse().ok())
-        .unwrap_or(60)
+    asked.ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(60)
 }
 
 /// Few keys, so that items meet each other and the rows that are there.
@@ -54,11 +49,7 @@ fn asset_id(random: &mut StdRng) -> String {
     let id = Application::default().asset(number);
     match random.gen_range(0..4) {
         0 => literal_json(&id.to_uppercase()),
-        1 => pick(
-            random,
-            &["\"not-a-uuid\"", "5", "null", "\"\"", "[]", "{}", "true"],
-        )
-        .to_owned(),
+        1 => pick(random, &["\"not-a-uuid\"", "5", "null", "\"\"", "[]", "{}", "true"]).to_owned(),
         _ => literal_json(&id),
     }
 }
@@ -69,11 +60,7 @@ fn literal_json(text: &str) -> String {
 
 fn item(random: &mut StdRng) -> String {
     if random.gen_bool(0.08) {
-        return pick(
-            random,
-            &["null", "7", "\"text\"", "true", "[]", "[{\"key\": \"a\"}]"],
-        )
-        .to_owned();
+        return pick(random, &["null", "7", "\"text\"", "true", "[]", "[{\"key\": \"a\"}]"]).to_owned();
     }
     let mut fields = Vec::new();
     if random.gen_bool(0.7) {
@@ -92,11 +79,7 @@ fn item(random: &mut StdRng) -> String {
         fields.push(format!("\"type\": {}", literal_json(pick(random, &kinds))));
     }
     if random.gen_bool(0.5) {
-        let name = if random.gen_bool(0.9) {
-            "key"
-        } else {
-            "videoKey"
-        };
+        let name = if random.gen_bool(0.9) { "key" } else { "videoKey" };
         fields.push(format!("\"{name}\": {}", literal_json(pick(random, &KEYS))));
     }
     if random.gen_bool(0.5) {
@@ -110,25 +93,14 @@ fn item(random: &mut StdRng) -> String {
             "\"size\": {}",
             pick(
                 random,
-                &[
-                    "5",
-                    "5.0",
-                    "-1",
-                    "\"77\"",
-                    "1e400",
-                    "[]",
-                    "9223372036854775808"
-                ]
+                &["5", "5.0", "-1", "\"77\"", "1e400", "[]", "9223372036854775808"]
             )
         ));
     }
     if random.gen_bool(0.3) {
         fields.push(format!(
             "\"metadata\": {}",
-            pick(
-                random,
-                &["{\"duration\": 61.50, \"n\": 1.2300}", "[]", "null", "{}"]
-            )
+            pick(random, &["{\"duration\": 61.50, \"n\": 1.2300}", "[]", "null", "{}"])
         ));
     }
     if random.gen_bool(0.3) {
@@ -144,10 +116,7 @@ fn item(random: &mut StdRng) -> String {
 fn column(random: &mut StdRng) -> String {
     match random.gen_range(0..20) {
         0 => "NULL".into(),
-        1 => literal(pick(
-            random,
-            &["null", "{}", "\"text\"", "5", "{\"key\": \"a\"}"],
-        )),
+        1 => literal(pick(random, &["null", "{}", "\"text\"", "5", "{\"key\": \"a\"}"])),
         _ => {
             let items: Vec<String> = (0..random.gen_range(0..6)).map(|_| item(random)).collect();
             literal(&format!("[{}]", items.join(", ")))
@@ -233,10 +202,7 @@ fn scope(random: &mut StdRng) -> String {
         );
     }
     if random.gen_bool(0.2) {
-        filters += &format!(
-            ", after => '{}'",
-            application.lesson(random.gen_range(1..30))
-        );
+        filters += &format!(", after => '{}'", application.lesson(random.gen_range(1..30)));
     }
     if random.gen_bool(0.2) {
         filters += &format!(", max_lessons => {}", random.gen_range(0..30));
@@ -262,9 +228,7 @@ fn dry_run_equals_execute_equals_second_look() {
             let mut random = StdRng::seed_from_u64(seed);
             let wrongly_keyed = fill(&mut session, &mut random);
             let filters = scope(&mut random);
-            let batch = *[1, 2, 3, 7, 20, 500]
-                .choose(&mut random)
-                .expect("not empty");
+            let batch = *[1, 2, 3, 7, 20, 500].choose(&mut random).expect("not empty");
             let call = |batch: u32, execute: bool| {
                 format!("SELECT * FROM backfill_lesson_assets({batch}, {execute}{filters})")
             };
@@ -272,11 +236,7 @@ fn dry_run_equals_execute_equals_second_look() {
 
             let before = contents(&mut session);
             let dry = read_only(&mut session, &call(batch, false));
-            assert_eq!(
-                before,
-                contents(&mut session),
-                "a dry run writes nothing ({about})"
-            );
+            assert_eq!(before, contents(&mut session), "a dry run writes nothing ({about})");
             dry.expect_sums();
             // the size of a batch changes how it is done, not what is decided
             let other = read_only(&mut session, &call(batch + 1, false));
@@ -285,10 +245,7 @@ fn dry_run_equals_execute_equals_second_look() {
                 without_batches(&other),
                 "another batch size ({about})"
             );
-            let explained = read_only(
-                &mut session,
-                &explained_counters(filters.trim_start_matches(", ")),
-            );
+            let explained = read_only(&mut session, &explained_counters(filters.trim_start_matches(", ")));
             for (name, value) in &explained.0 {
                 assert_eq!(*value, Some(dry.get(name)), "explain: {name} ({about})");
             }
@@ -305,16 +262,8 @@ fn dry_run_equals_execute_equals_second_look() {
             second_look.expect_no_work();
             let second = session.counters(&call(batch, true));
             assert_eq!(second_look, second, "second look = second run ({about})");
-            assert_eq!(
-                rows,
-                contents(&mut session),
-                "a second run changes nothing ({about})"
-            );
-            for name in [
-                "lessons_scanned",
-                "media_items_scanned",
-                "media_items_eligible",
-            ] {
+            assert_eq!(rows, contents(&mut session), "a second run changes nothing ({about})");
+            for name in ["lessons_scanned", "media_items_scanned", "media_items_eligible"] {
                 assert_eq!(second.get(name), executed.get(name), "{name} ({about})");
             }
             assert_writes_no_wal(&mut session, &call(batch, true), &about);
@@ -374,17 +323,12 @@ fn an_execute_of_parts_equals_an_execute_of_all() {
             let application = Application::default();
             fill(&mut session, &mut StdRng::seed_from_u64(seed));
             let whole = read_only(&mut session, "SELECT * FROM backfill_lesson_assets()");
-            let first =
-                session.counters("SELECT * FROM backfill_lesson_assets(3, true, max_lessons => 7)");
+            let first = session.counters("SELECT * FROM backfill_lesson_assets(3, true, max_lessons => 7)");
             let rest = session.counters(&format!(
                 "SELECT * FROM backfill_lesson_assets(3, true, after => '{}')",
                 application.lesson(7)
             ));
-            for (name, value) in without_batches(&whole)
-                .0
-                .iter()
-                .filter(|(name, _)| name != "run_id")
-            {
+            for (name, value) in without_batches(&whole).0.iter().filter(|(name, _)| name != "run_id") {
                 assert_eq!(
                     *value,
                     Some(first.get(name) + rest.get(name)),

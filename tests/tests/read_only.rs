@@ -82,10 +82,7 @@ fn a_look_opens_no_subtransaction_table_or_sequence() {
             let count = session
                 .take_notices()
                 .iter()
-                .filter(|n| {
-                    n.parsed_severity() == Some(Severity::Debug)
-                        && n.message().contains("StartSubTransaction")
-                })
+                .filter(|n| n.parsed_severity() == Some(Severity::Debug) && n.message().contains("StartSubTransaction"))
                 .count();
             let relations = session.number(
                 "SELECT count(*) FROM pg_class c WHERE c.relpersistence = 't' OR c.xmin::text = pg_current_xact_id_if_assigned()::xid::text",
@@ -97,10 +94,7 @@ fn a_look_opens_no_subtransaction_table_or_sequence() {
             assert_eq!(subtransactions(&mut session, &look), (0, 0), "{look}");
         }
         // the measure sees what it should see
-        let (count, _) = subtransactions(
-            &mut session,
-            "SELECT * FROM backfill_lesson_assets(7, true)",
-        );
+        let (count, _) = subtransactions(&mut session, "SELECT * FROM backfill_lesson_assets(7, true)");
         assert!(count > 0, "an execute opens subtransactions");
     });
 }
@@ -125,10 +119,7 @@ fn a_dry_run_works_on_a_hot_standby_and_predicts_the_execute() {
         replica.run(&looks[3]);
         replica.run(&looks[4]);
         replica.fails("25006", "SELECT * FROM backfill_lesson_assets(7, true)");
-        assert_eq!(
-            session.counters("SELECT * FROM backfill_lesson_assets(7, true)"),
-            dry
-        );
+        assert_eq!(session.counters("SELECT * FROM backfill_lesson_assets(7, true)"), dry);
         // the standby sees the work and predicts none
         let mut replica = standby.session(&database);
         replica
@@ -173,16 +164,11 @@ fn a_dry_run_needs_only_the_lesson_side() {
         ]);
         let notices = session.take_notices();
         assert!(
-            notices
-                .iter()
-                .any(|n| n.parsed_severity() == Some(Severity::Notice)
-                    && media_assets_tests::words(n).contains("create_asset_tables")),
+            notices.iter().any(|n| n.parsed_severity() == Some(Severity::Notice)
+                && media_assets_tests::words(n).contains("create_asset_tables")),
             "a NOTICE names the call to make before executing: {notices:?}"
         );
-        assert_eq!(
-            session.number("SELECT count(*) FROM explain_lesson_assets()"),
-            3
-        );
+        assert_eq!(session.number("SELECT count(*) FROM explain_lesson_assets()"), 3);
         session.run("SELECT * FROM create_asset_tables()");
         assert_eq!(
             session.counters("SELECT * FROM backfill_lesson_assets(execute => true)"),
@@ -213,16 +199,9 @@ fn a_dry_run_takes_unprepared_tables_as_they_are() {
         session.run("BEGIN READ ONLY");
         let dry = session.counters("SELECT * FROM backfill_lesson_assets()");
         session.run("COMMIT");
-        dry.expect(&[
-            ("assets_created", 2),
-            ("assets_reused", 1),
-            ("usages_created", 3),
-        ]);
+        dry.expect(&[("assets_created", 2), ("assets_reused", 1), ("usages_created", 3)]);
         assert_eq!(before, contents(&mut session));
-        let error = session.fails_with_hint(
-            "42703",
-            "SELECT * FROM backfill_lesson_assets(execute => true)",
-        );
+        let error = session.fails_with_hint("42703", "SELECT * FROM backfill_lesson_assets(execute => true)");
         assert!(
             media_assets_tests::words(&error).contains("prepare_asset_tables"),
             "{error:?}"

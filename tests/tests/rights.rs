@@ -23,10 +23,9 @@ fn an_owner_who_is_no_superuser_installs_and_runs() {
     each_server(|server| {
         let database = server.empty_database();
         let role = server.role(&database);
-        server.maintenance().run(&format!(
-            "ALTER DATABASE {} OWNER TO {}",
-            database.name, role.name
-        ));
+        server
+            .maintenance()
+            .run(&format!("ALTER DATABASE {} OWNER TO {}", database.name, role.name));
         database
             .session()
             .run(&format!("GRANT CREATE ON SCHEMA public TO {}", role.name));
@@ -52,7 +51,9 @@ fn an_owner_who_is_no_superuser_installs_and_runs() {
             session.run(call);
         }
         // the tables are the caller's, never members of the extension
-        let owner = session.text("SELECT string_agg(DISTINCT tableowner, ',') FROM pg_tables WHERE tablename IN ('assets', 'asset_usages')");
+        let owner = session.text(
+            "SELECT string_agg(DISTINCT tableowner, ',') FROM pg_tables WHERE tablename IN ('assets', 'asset_usages')",
+        );
         assert_eq!(owner, role.name);
         let members = session.number(
             "SELECT count(*) FROM pg_depend WHERE deptype = 'e' AND classid = 'pg_class'::regclass AND objid IN ('assets'::regclass, 'asset_usages'::regclass)",
@@ -105,10 +106,7 @@ fn a_role_that_may_only_read_has_dry_runs() {
         session.run("SELECT * FROM explain_lesson_assets()");
         session.run("SELECT * FROM verify_lesson_assets()");
         session.fails("42501", EXECUTE);
-        session.fails(
-            "42501",
-            "SELECT * FROM backfill_asset_keys(execute => true)",
-        );
+        session.fails("42501", "SELECT * FROM backfill_asset_keys(execute => true)");
         assert_eq!(before, contents(&mut owner));
         // even where nothing would be written: what a role may do does not hang on the data
         owner.run(EXECUTE);
@@ -134,9 +132,7 @@ fn rights_on_the_columns_in_use_are_enough() {
         dry.expect(&[("assets_created", 5)]);
         assert_eq!(session.counters(EXECUTE), dry);
         session.counters(EXECUTE).expect_no_work();
-        owner.run(&format!(
-            "REVOKE UPDATE (documents) ON lesson FROM {role_name}"
-        ));
+        owner.run(&format!("REVOKE UPDATE (documents) ON lesson FROM {role_name}"));
         session.fails("42501", EXECUTE);
     });
 }
@@ -151,7 +147,9 @@ fn active_row_security_is_refused_with_a_hint_in_the_dry_run_too() {
         let before = contents(&mut owner);
         let mut session = database.session_as(&role);
         for table in TABLES {
-            owner.run(&format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; CREATE POLICY all_rows ON {table} USING (true)"));
+            owner.run(&format!(
+                "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; CREATE POLICY all_rows ON {table} USING (true)"
+            ));
             for call in [
                 DRY,
                 EXECUTE,
@@ -160,10 +158,7 @@ fn active_row_security_is_refused_with_a_hint_in_the_dry_run_too() {
             ] {
                 let error = session.fails_with_hint("42501", call);
                 let text = media_assets_tests::words(&error);
-                assert!(
-                    text.contains(table.trim_matches('"')),
-                    "names {table}: {text}"
-                );
+                assert!(text.contains(table.trim_matches('"')), "names {table}: {text}");
             }
             owner.run(&format!(
                 "DROP POLICY all_rows ON {table}; ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"
@@ -199,10 +194,7 @@ fn an_execute_wants_read_committed() {
         let (_database, mut session, _role, _) = with_role(server);
         let before = contents(&mut session);
         for level in ["REPEATABLE READ", "SERIALIZABLE"] {
-            for call in [
-                EXECUTE,
-                "SELECT * FROM backfill_asset_keys(execute => true)",
-            ] {
+            for call in [EXECUTE, "SELECT * FROM backfill_asset_keys(execute => true)"] {
                 session.run(&format!("BEGIN ISOLATION LEVEL {level}"));
                 session.fails_with_hint("0A000", call);
             }
@@ -210,9 +202,7 @@ fn an_execute_wants_read_committed() {
         }
         assert_eq!(before, contents(&mut session));
         // READ UNCOMMITTED is READ COMMITTED to PostgreSQL
-        session.run(&format!(
-            "BEGIN ISOLATION LEVEL READ UNCOMMITTED; {EXECUTE}; COMMIT"
-        ));
+        session.run(&format!("BEGIN ISOLATION LEVEL READ UNCOMMITTED; {EXECUTE}; COMMIT"));
     });
 }
 
@@ -220,10 +210,7 @@ fn an_execute_wants_read_committed() {
 fn an_application_role_inserts_assets_without_rights_on_the_extension() {
     each_server(|server| {
         let (database, mut owner, role, application) = with_role(server);
-        owner.run(&format!(
-            "GRANT SELECT, INSERT, UPDATE ON assets TO {}",
-            role.name
-        ));
+        owner.run(&format!("GRANT SELECT, INSERT, UPDATE ON assets TO {}", role.name));
         let mut session = database.session_as(&role);
         application.add_asset(&mut session, 1, 1, "k");
         assert_eq!(session.text("SELECT canonical_key FROM assets"), "upload:k");

@@ -35,13 +35,7 @@ fn ids_of_uuid_text_and_bigint() {
                     "organization_id takes the type of \"group\".organization_id"
                 );
                 application.add_uploads(&mut session, 1, 12);
-                application.add_lesson_of(
-                    &mut session,
-                    13,
-                    2,
-                    r#"[{"type": "upload", "key": "k1"}]"#,
-                    "[]",
-                );
+                application.add_lesson_of(&mut session, 13, 2, r#"[{"type": "upload", "key": "k1"}]"#, "[]");
                 session.run("ALTER TABLE assets DISABLE TRIGGER USER");
                 application.add_asset(&mut session, 1, 1, "k1");
                 session.run("ALTER TABLE assets ENABLE TRIGGER USER");
@@ -71,17 +65,13 @@ fn ids_of_uuid_text_and_bigint() {
                     dry,
                     "{about}"
                 );
-                dry.expect(&[
-                    ("assets_created", 12),
-                    ("assets_reused", 1),
-                    ("usages_created", 13),
-                ]);
+                dry.expect(&[("assets_created", 12), ("assets_reused", 1), ("usages_created", 13)]);
                 assert_items_are_settled(&mut session);
                 assert_verified(&mut session);
                 session.counters(EXECUTE).expect_no_work();
-                assert!(session.is_true(
-                    "SELECT bool_and(target_id IN (SELECT id::text FROM lesson)) FROM asset_usages"
-                ));
+                assert!(
+                    session.is_true("SELECT bool_and(target_id IN (SELECT id::text FROM lesson)) FROM asset_usages")
+                );
             }
         }
     });
@@ -102,11 +92,7 @@ fn lesson_ids_of_odd_types() {
             ("numeric", ["1.50", "-2", "1e30"]),
             (
                 "timestamptz",
-                [
-                    "2024-01-01 00:00:00+00",
-                    "2023-06-01 12:00:00.123456+00",
-                    "infinity",
-                ],
+                ["2024-01-01 00:00:00+00", "2023-06-01 12:00:00.123456+00", "infinity"],
             ),
             ("date", ["2024-01-01", "0044-03-15 BC", "2025-01-01"]),
             ("char(8)", ["b", "a", "C"]),
@@ -125,7 +111,9 @@ fn lesson_ids_of_odd_types() {
         .enumerate()
         {
             // the text form must not hang on how a session writes dates
-            session.run(&format!("CREATE SCHEMA odd_{number}; SET search_path = odd_{number}, public; SET TimeZone = 'UTC'"));
+            session.run(&format!(
+                "CREATE SCHEMA odd_{number}; SET search_path = odd_{number}, public; SET TimeZone = 'UTC'"
+            ));
             Application {
                 lesson_id: id_type.into(),
                 ..Application::default()
@@ -137,11 +125,7 @@ fn lesson_ids_of_odd_types() {
                 session.run(&format!("INSERT INTO lesson (id, course_id, videos) VALUES ({id}, 1, jsonb_build_array(jsonb_build_object('key', {id}::text)))"));
             }
             let dry = session.counters("SELECT * FROM backfill_lesson_assets(1)");
-            dry.expect(&[
-                ("lessons_scanned", 3),
-                ("batches", 3),
-                ("media_items_eligible", 3),
-            ]);
+            dry.expect(&[("lessons_scanned", 3), ("batches", 3), ("media_items_eligible", 3)]);
             assert_eq!(
                 session.counters("SELECT * FROM backfill_lesson_assets(1, true)"),
                 dry,
@@ -155,11 +139,7 @@ fn lesson_ids_of_odd_types() {
                 "SELECT * FROM backfill_lesson_assets(after => {})",
                 literal(&first)
             ));
-            assert_eq!(
-                rest.get("lessons_scanned"),
-                2,
-                "behind {first} of {id_type}"
-            );
+            assert_eq!(rest.get("lessons_scanned"), 2, "behind {first} of {id_type}");
         }
     });
 }
@@ -200,17 +180,22 @@ fn text_ids_that_break_arrays_and_quotes() {
         }
         let dry = session.counters("SELECT * FROM backfill_lesson_assets(3)");
         dry.expect(&[("lessons_scanned", 14), ("assets_created", 14)]);
-        assert_eq!(
-            session.counters("SELECT * FROM backfill_lesson_assets(3, true)"),
-            dry
-        );
+        assert_eq!(session.counters("SELECT * FROM backfill_lesson_assets(3, true)"), dry);
         assert_items_are_settled(&mut session);
         assert_verified(&mut session);
         for id in IDS {
             let text = literal(id);
-            assert_eq!(session.number(&format!("SELECT count(*) FROM asset_usages WHERE target_id = {text} AND organization_id = {text}")), 1, "{id:?}");
+            assert_eq!(
+                session.number(&format!(
+                    "SELECT count(*) FROM asset_usages WHERE target_id = {text} AND organization_id = {text}"
+                )),
+                1,
+                "{id:?}"
+            );
             session
-                .counters(&format!("SELECT * FROM backfill_lesson_assets(organization_id => {text}, execute => true)"))
+                .counters(&format!(
+                    "SELECT * FROM backfill_lesson_assets(organization_id => {text}, execute => true)"
+                ))
                 .expect(&[("lessons_scanned", 1), ("assets_reused", 1)]);
         }
     });
@@ -223,10 +208,7 @@ fn paging_follows_the_order_of_the_primary_key() {
         let mut session = database.session();
         // as text 10 comes before 9, as a number behind it
         for (number, (column, key)) in [
-            (
-                "id text COLLATE \"C\"",
-                "CREATE UNIQUE INDEX lesson_key ON lesson (id)",
-            ),
+            ("id text COLLATE \"C\"", "CREATE UNIQUE INDEX lesson_key ON lesson (id)"),
             ("id text", "CREATE UNIQUE INDEX lesson_key ON lesson (id)"),
             ("id bigint", "CREATE UNIQUE INDEX lesson_key ON lesson (id)"),
         ]
@@ -245,11 +227,7 @@ fn paging_follows_the_order_of_the_primary_key() {
             let first = session.text("SELECT l.id::text FROM lesson l ORDER BY l.id LIMIT 1");
             session
                 .counters("SELECT * FROM backfill_lesson_assets(7, true)")
-                .expect(&[
-                    ("lessons_scanned", 120),
-                    ("assets_created", 1),
-                    ("batches", 18),
-                ]);
+                .expect(&[("lessons_scanned", 120), ("assets_created", 1), ("batches", 18)]);
             assert_eq!(
                 session.text("SELECT title FROM assets"),
                 format!("of {first}"),
@@ -285,11 +263,9 @@ fn views_in_place_of_tables() {
              INSERT INTO lessons SELECT n, 1, jsonb_build_array(jsonb_build_object('key', 'k' || n % 7)), '[]' FROM generate_series(1, 30) n;
              SET search_path = app, public",
         );
-        session.counters(DRY).expect(&[
-            ("lessons_scanned", 30),
-            ("assets_created", 7),
-            ("usages_created", 30),
-        ]);
+        session
+            .counters(DRY)
+            .expect(&[("lessons_scanned", 30), ("assets_created", 7), ("usages_created", 30)]);
         run_whole(&mut session);
         assert_eq!(
             session.number("SELECT count(*) FROM storage.files WHERE canonical_key IS NOT NULL"),
@@ -349,7 +325,8 @@ fn tables_in_several_schemas_are_found_in_the_order_of_the_path() {
     each_server(|server| {
         let database = server.database();
         let mut session = database.session();
-        session.run("CREATE SCHEMA a; CREATE SCHEMA b; CREATE SCHEMA c; CREATE SCHEMA decoy; SET search_path = a, public");
+        session
+            .run("CREATE SCHEMA a; CREATE SCHEMA b; CREATE SCHEMA c; CREATE SCHEMA decoy; SET search_path = a, public");
         let application = Application::create(&mut session);
         session.run(
             "ALTER TABLE course SET SCHEMA b; ALTER TABLE \"group\" SET SCHEMA b; ALTER TABLE asset_usages SET SCHEMA c;
@@ -413,16 +390,10 @@ fn key_triggers_work_under_an_empty_and_under_a_hostile_search_path() {
              CREATE FUNCTION evil.unnest(anyarray) RETURNS SETOF anyelement LANGUAGE sql AS $$SELECT $1[1]$$;
              CREATE TABLE evil.assets (id uuid, canonical_key text)",
         );
-        for (number, path) in (1..)
-            .step_by(2)
-            .zip(["''", "evil, pg_catalog", "pg_catalog"])
-        {
+        for (number, path) in (1..).step_by(2).zip(["''", "evil, pg_catalog", "pg_catalog"]) {
             let organization = application.organization(1);
             session.run(&format!("SET search_path = {path}"));
-            for (id, key) in [
-                (number, format!("k{number}")),
-                (number + 1, format!("k{number}")),
-            ] {
+            for (id, key) in [(number, format!("k{number}")), (number + 1, format!("k{number}"))] {
                 let insert = insert_asset(&application.asset(id), &organization, &key);
                 session.run(&insert.replace("INSERT INTO assets", "INSERT INTO public.assets"));
             }
@@ -477,11 +448,12 @@ fn columns_constraints_and_triggers_of_the_user() {
             audit,
             expected.map(|(what, count)| vec![Some(what.to_owned()), Some(count.to_owned())])
         );
+        assert_eq!(session.number("SELECT count(*) FROM lesson WHERE revision = 1"), 20);
         assert_eq!(
-            session.number("SELECT count(*) FROM lesson WHERE revision = 1"),
+            session
+                .number("SELECT count(*) FROM assets WHERE slug = 's-' || storage_key AND shout = upper(storage_key)"),
             20
         );
-        assert_eq!(session.number("SELECT count(*) FROM assets WHERE slug = 's-' || storage_key AND shout = upper(storage_key)"), 20);
     });
 }
 
@@ -516,7 +488,9 @@ fn usage_ids_by_identity_serial_default_and_by_us() {
             let database = server.database();
             let mut session = database.session();
             let application = Application::create(&mut session);
-            session.run(&format!("ALTER TABLE asset_usages DROP id; ALTER TABLE asset_usages ADD id {definition} PRIMARY KEY"));
+            session.run(&format!(
+                "ALTER TABLE asset_usages DROP id; ALTER TABLE asset_usages ADD id {definition} PRIMARY KEY"
+            ));
             application.add_uploads(&mut session, 1, 8);
             run_whole(&mut session);
             assert_eq!(
@@ -575,11 +549,7 @@ fn drop_extension_says_what_depends_on_it() {
         session.run(EXECUTE);
         session.fails("2BP01", "DROP EXTENSION media_assets");
         session.run("DROP EXTENSION media_assets CASCADE");
-        assert_eq!(
-            session.number("SELECT count(*) FROM assets"),
-            3,
-            "the user's rows stay"
-        );
+        assert_eq!(session.number("SELECT count(*) FROM assets"), 3, "the user's rows stay");
         // without the extension, the application's writes go on
         application.add_asset(&mut session, 1, 1, "later");
     });

@@ -27,12 +27,7 @@ fn create_foreign_tables(session: &mut Session) -> Application {
 
 /// Five assets: two equal (2 is older), one alone, one without fields to key, one of the other organization.
 fn add_foreign_rows(session: &mut Session, application: &Application) {
-    for (number, organization, key) in [
-        (1, 1, "twin"),
-        (2, 1, "twin"),
-        (3, 1, "alone"),
-        (5, 2, "twin"),
-    ] {
+    for (number, organization, key) in [(1, 1, "twin"), (2, 1, "twin"), (3, 1, "alone"), (5, 2, "twin")] {
         application.add_asset(session, number, organization, key);
     }
     session.run(&format!(
@@ -63,14 +58,13 @@ fn create_makes_what_is_missing_and_alters_nothing_that_is_there() {
         session.run("CREATE SCHEMA app; SET search_path = app, public");
         let made = session.rows("SELECT c::text FROM create_asset_tables() c");
         assert!(!made.is_empty(), "create tells what it did");
-        let there = session.rows("SELECT schemaname, tablename FROM pg_tables WHERE tablename IN ('assets', 'asset_usages') ORDER BY 2");
+        let there = session.rows(
+            "SELECT schemaname, tablename FROM pg_tables WHERE tablename IN ('assets', 'asset_usages') ORDER BY 2",
+        );
         let app = || Some("app".to_owned());
         assert_eq!(
             there,
-            [
-                [app(), Some("asset_usages".into())],
-                [app(), Some("assets".into())]
-            ],
+            [[app(), Some("asset_usages".into())], [app(), Some("assets".into())]],
             "in the current schema"
         );
         assert_eq!(
@@ -95,9 +89,7 @@ fn created_tables_have_their_safety_nets() {
         let database = server.database();
         let mut session = database.session();
         let application = Application::create(&mut session);
-        assert!(session
-            .rows("SELECT c::text FROM check_asset_tables() c")
-            .is_empty());
+        assert!(session.rows("SELECT c::text FROM check_asset_tables() c").is_empty());
         application.add_asset(&mut session, 1, 1, "k");
         let (organization, asset) = (application.organization(1), application.asset(1));
         session.run("ALTER TABLE assets DISABLE TRIGGER USER");
@@ -116,10 +108,7 @@ fn created_tables_have_their_safety_nets() {
         session.fails("23505", &usage);
         // ON DELETE RESTRICT has an SQLSTATE of its own from PostgreSQL 18 on
         let restricted = if server.major < 18 { "23503" } else { "23001" };
-        session.fails(
-            restricted,
-            &format!("DELETE FROM assets WHERE id = '{asset}'"),
-        );
+        session.fails(restricted, &format!("DELETE FROM assets WHERE id = '{asset}'"));
         session.fails("23503", &usage.replace(&asset, &application.asset(99)));
     });
 }
@@ -143,12 +132,8 @@ fn key_triggers_follow_the_applications_writes() {
         // a twin stays without key, its insert goes through
         application.add_asset(&mut session, 2, 1, "a");
         assert_eq!(key(&mut session, 2), None);
-        let update = |set: &str, number: u32| {
-            format!(
-                "UPDATE assets SET {set} WHERE id = '{}'",
-                application.asset(number)
-            )
-        };
+        let update =
+            |set: &str, number: u32| format!("UPDATE assets SET {set} WHERE id = '{}'", application.asset(number));
         session.run(&update("storage_key = 'b'", 2));
         assert_eq!(key(&mut session, 2), upload("b"));
         // a collision takes the key away, never leaves the old, wrong one
@@ -261,10 +246,7 @@ fn key_triggers_never_fail_the_application() {
             )),
             "upload:s"
         );
-        session.fails(
-            "23505",
-            &insert_asset(&application.asset(8), &organization, "again"),
-        );
+        session.fails("23505", &insert_asset(&application.asset(8), &organization, "again"));
     });
 }
 
@@ -280,23 +262,19 @@ fn prepare_prints_in_its_dry_run_what_it_does_when_executed() {
         let (before, rows) = (schema(&mut session), contents(&mut session));
 
         session.run("BEGIN READ ONLY");
-        let printed =
-            session.text("SELECT string_agg(p::text, E'\\n') FROM prepare_asset_tables() p");
+        let printed = session.text("SELECT string_agg(p::text, E'\\n') FROM prepare_asset_tables() p");
         session.run("COMMIT");
         assert!(
             printed.contains("canonical_key") && printed.contains("asset_usages"),
             "{printed}"
         );
         assert_eq!(before, schema(&mut session), "a dry run changes nothing");
-        let reported =
-            session.text("SELECT string_agg(c::text, E'\\n') FROM check_asset_tables() c");
+        let reported = session.text("SELECT string_agg(c::text, E'\\n') FROM check_asset_tables() c");
         assert!(reported.contains("canonical_key"), "{reported}");
         let dry = session.counters("SELECT * FROM backfill_lesson_assets()");
 
         session.run("SELECT * FROM prepare_asset_tables(true)");
-        assert!(session
-            .rows("SELECT c::text FROM check_asset_tables() c")
-            .is_empty());
+        assert!(session.rows("SELECT c::text FROM check_asset_tables() c").is_empty());
         let prepared = schema(&mut session);
         session.run("SELECT * FROM prepare_asset_tables(true)");
         assert_eq!(prepared, schema(&mut session), "repeatable");
@@ -304,14 +282,10 @@ fn prepare_prints_in_its_dry_run_what_it_does_when_executed() {
         for row in &before {
             assert!(prepared.contains(row), "lost {row:?}");
         }
-        let kept = session.rows(
-            "SELECT 'assets', (to_jsonb(a) - 'canonical_key')::text FROM assets a ORDER BY 2",
-        );
+        let kept = session.rows("SELECT 'assets', (to_jsonb(a) - 'canonical_key')::text FROM assets a ORDER BY 2");
         assert_eq!(
             kept.len(),
-            rows.iter()
-                .filter(|row| row[0].as_deref() == Some("assets"))
-                .count()
+            rows.iter().filter(|row| row[0].as_deref() == Some("assets")).count()
         );
         assert_eq!(
             session.number("SELECT count(*) FROM assets WHERE uploaded_by = 'somebody'"),
@@ -323,9 +297,7 @@ fn prepare_prints_in_its_dry_run_what_it_does_when_executed() {
             dry
         );
         dry.expect(&[("assets_created", 3), ("assets_reused", 2)]);
-        let twins = session.rows(
-            "SELECT id::text FROM assets WHERE canonical_key = 'upload:twin' ORDER BY created_at",
-        );
+        let twins = session.rows("SELECT id::text FROM assets WHERE canonical_key = 'upload:twin' ORDER BY created_at");
         assert_eq!(twins.len(), 2, "one for each organization");
         assert_eq!(
             twins[0][0],
@@ -343,12 +315,8 @@ fn the_ddl_that_prepare_prints_can_be_run_by_hand() {
         let mut session = database.session();
         session.run("CREATE SCHEMA \"Odd \"\"App\"; SET search_path = \"Odd \"\"App\", public");
         create_foreign_tables(&mut session);
-        let columns = session
-            .rows("SELECT proargnames::text FROM pg_proc WHERE proname = 'prepare_asset_tables'");
-        let name = if columns[0][0]
-            .as_deref()
-            .is_some_and(|names| names.contains("ddl"))
-        {
+        let columns = session.rows("SELECT proargnames::text FROM pg_proc WHERE proname = 'prepare_asset_tables'");
+        let name = if columns[0][0].as_deref().is_some_and(|names| names.contains("ddl")) {
             "ddl"
         } else {
             "action"
@@ -389,9 +357,7 @@ fn duplicate_usages_make_prepare_refuse_until_they_are_gone() {
         let (before, rows) = (schema(&mut session), contents(&mut session));
         let error = session.fails_with_hint("55000", "SELECT * FROM prepare_asset_tables(true)");
         assert!(
-            error
-                .hint()
-                .is_some_and(|hint| hint.contains("dedupe_asset_usages(")),
+            error.hint().is_some_and(|hint| hint.contains("dedupe_asset_usages(")),
             "{}",
             describe(&error)
         );
@@ -402,7 +368,9 @@ fn duplicate_usages_make_prepare_refuse_until_they_are_gone() {
         );
         assert_eq!(before, schema(&mut session), "nothing half prepared");
 
-        session.run("BEGIN READ ONLY; SELECT * FROM dedupe_asset_usages(); SELECT * FROM dedupe_asset_usages(false); COMMIT");
+        session.run(
+            "BEGIN READ ONLY; SELECT * FROM dedupe_asset_usages(); SELECT * FROM dedupe_asset_usages(false); COMMIT",
+        );
         assert_eq!(rows, contents(&mut session), "dry by default");
         let oldest = session.number("SELECT min(id) FROM asset_usages");
         session.run("SELECT * FROM dedupe_asset_usages(true)");
@@ -415,9 +383,7 @@ fn duplicate_usages_make_prepare_refuse_until_they_are_gone() {
         session.run("SELECT * FROM dedupe_asset_usages(true)");
         assert_eq!(session.number("SELECT count(*) FROM asset_usages"), 2);
         session.run("SELECT * FROM prepare_asset_tables(true)");
-        assert!(session
-            .rows("SELECT c::text FROM check_asset_tables() c")
-            .is_empty());
+        assert!(session.rows("SELECT c::text FROM check_asset_tables() c").is_empty());
     });
 }
 
@@ -457,18 +423,13 @@ fn backfill_asset_keys_keys_the_oldest_and_leaves_the_others() {
                 dry,
                 "batch {batch}"
             );
-            let keyed = session.rows("SELECT id::text, canonical_key FROM assets WHERE canonical_key IS NOT NULL ORDER BY id");
+            let keyed =
+                session.rows("SELECT id::text, canonical_key FROM assets WHERE canonical_key IS NOT NULL ORDER BY id");
             let expected = [(2, "upload:twin"), (3, "upload:alone"), (5, "upload:twin")]
                 .map(|(number, key)| vec![Some(application.asset(number)), Some(key.to_owned())]);
             assert_eq!(keyed, expected, "batch {batch}");
-            let again =
-                session.counters(&format!("SELECT * FROM backfill_asset_keys({batch}, true)"));
-            again.expect(&[
-                ("keyed", 0),
-                ("duplicates", 1),
-                ("unkeyable", 1),
-                ("errors", 0),
-            ]);
+            let again = session.counters(&format!("SELECT * FROM backfill_asset_keys({batch}, true)"));
+            again.expect(&[("keyed", 0), ("duplicates", 1), ("unkeyable", 1), ("errors", 0)]);
         }
     });
 }
@@ -492,34 +453,27 @@ fn refresh_repairs_keys_that_no_longer_fit() {
             application.asset(2),
             application.asset(3)
         ));
-        let errors = session.number(
-            "SELECT count(*) FROM verify_lesson_assets() WHERE severity IN ('error', 'warning')",
-        );
+        let errors =
+            session.number("SELECT count(*) FROM verify_lesson_assets() WHERE severity IN ('error', 'warning')");
         assert!(errors >= 3, "a key that is not that of its fields is found");
         session.run("SELECT * FROM backfill_asset_keys(execute => true)");
         assert_eq!(
-            session.number(
-                "SELECT count(*) FROM assets WHERE canonical_key = 'upload:' || storage_key"
-            ),
+            session.number("SELECT count(*) FROM assets WHERE canonical_key = 'upload:' || storage_key"),
             0,
             "without refresh they stay"
         );
         let dry = session.counters("SELECT * FROM backfill_asset_keys(refresh => true)");
-        let executed =
-            session.counters("SELECT * FROM backfill_asset_keys(execute => true, refresh => true)");
+        let executed = session.counters("SELECT * FROM backfill_asset_keys(execute => true, refresh => true)");
         assert_eq!(dry, executed);
         assert_eq!(
-            session.number(
-                "SELECT count(*) FROM assets WHERE canonical_key = 'upload:' || storage_key"
-            ),
+            session.number("SELECT count(*) FROM assets WHERE canonical_key = 'upload:' || storage_key"),
             3
         );
         assert_eq!(
             session.number("SELECT count(*) FROM assets WHERE canonical_key IS NULL"),
             1
         );
-        let again =
-            session.counters("SELECT * FROM backfill_asset_keys(execute => true, refresh => true)");
+        let again = session.counters("SELECT * FROM backfill_asset_keys(execute => true, refresh => true)");
         again.expect(&[("keyed", 0), ("duplicates", 1)]);
         assert_verified(&mut session);
     });
@@ -529,14 +483,8 @@ fn refresh_repairs_keys_that_no_longer_fit() {
 fn check_reports_what_would_be_in_the_way() {
     each_server(|server| {
         for (damage, word) in [
-            (
-                "ALTER TABLE assets ADD owner_name text NOT NULL",
-                "owner_name",
-            ),
-            (
-                "ALTER TABLE asset_usages ADD owner_name text NOT NULL",
-                "owner_name",
-            ),
+            ("ALTER TABLE assets ADD owner_name text NOT NULL", "owner_name"),
+            ("ALTER TABLE asset_usages ADD owner_name text NOT NULL", "owner_name"),
             (
                 "ALTER TABLE assets ALTER canonical_key TYPE varchar(100)",
                 "canonical_key",
@@ -545,10 +493,7 @@ fn check_reports_what_would_be_in_the_way() {
                 "ALTER TABLE assets ALTER storage_provider TYPE varchar(4)",
                 "storage_provider",
             ),
-            (
-                "ALTER TABLE asset_usages ALTER target_id TYPE varchar(10)",
-                "target_id",
-            ),
+            ("ALTER TABLE asset_usages ALTER target_id TYPE varchar(10)", "target_id"),
             ("ALTER TABLE assets DROP mime_type", "mime_type"),
             ("ALTER TABLE asset_usages DROP slot_key", "slot_key"),
         ] {
@@ -556,8 +501,7 @@ fn check_reports_what_would_be_in_the_way() {
             let mut session = database.session();
             Application::create(&mut session);
             session.run(damage);
-            let reported = session
-                .rows("SELECT relation::text, problem, sqlstate, ddl FROM check_asset_tables()");
+            let reported = session.rows("SELECT relation::text, problem, sqlstate, ddl FROM check_asset_tables()");
             assert!(!reported.is_empty(), "{damage}");
             let text = format!("{reported:?}");
             assert!(text.contains(word), "{damage}: {text}");
@@ -570,9 +514,7 @@ fn check_reports_what_would_be_in_the_way() {
             session.rows("SELECT relation::text, problem, sqlstate, ddl FROM check_asset_tables()")
         );
         assert!(
-            text.contains("asset_usages")
-                && text.contains("42P01")
-                && text.contains("create_asset_tables"),
+            text.contains("asset_usages") && text.contains("42P01") && text.contains("create_asset_tables"),
             "{text}"
         );
     });
@@ -592,7 +534,9 @@ fn keyless_rows_of_the_scope_are_keyed_first() {
         application.add_lesson_of(&mut session, 2, 2, r#"[{"key": "b"}]"#, "[]");
         let organization = application.organization(1);
         session
-            .counters(&format!("SELECT * FROM backfill_lesson_assets(execute => true, organization_id => '{organization}')"))
+            .counters(&format!(
+                "SELECT * FROM backfill_lesson_assets(execute => true, organization_id => '{organization}')"
+            ))
             .expect(&[("assets_reused", 1), ("assets_created", 0)]);
         let keys = session.rows("SELECT canonical_key FROM assets ORDER BY id");
         assert_eq!(
@@ -622,10 +566,7 @@ fn a_keyless_twin_is_not_reused_by_its_id() {
         );
         session
             .counters("SELECT * FROM backfill_lesson_assets(execute => true)")
-            .expect(&[
-                ("assets_reused", 1),
-                ("lesson_items_patched_with_asset_id", 1),
-            ]);
+            .expect(&[("assets_reused", 1), ("lesson_items_patched_with_asset_id", 1)]);
         assert_eq!(
             session.text("SELECT videos #>> '{0,assetId}' FROM lesson"),
             application.asset(1)
@@ -641,11 +582,7 @@ fn reused_rows_are_never_modified() {
         let application = Application::create(&mut session);
         application.add_asset(&mut session, 1, 1, "a");
         session.run("UPDATE assets SET status = 'archived', title = 'theirs'");
-        application.add_lesson(
-            &mut session,
-            1,
-            r#"[{"key": "a", "fileName": "ours.mp4", "size": 7}]"#,
-        );
+        application.add_lesson(&mut session, 1, r#"[{"key": "a", "fileName": "ours.mp4", "size": 7}]"#);
         let before = session.rows("SELECT a::text, xmin::text, ctid::text FROM assets a");
         session
             .counters("SELECT * FROM backfill_lesson_assets(execute => true)")
@@ -680,12 +617,8 @@ fn rows_without_a_creation_time_are_keyed_last() {
                 dry,
                 "batch {batch}"
             );
-            let keyless =
-                session.rows("SELECT id::text FROM assets WHERE canonical_key IS NULL ORDER BY id");
-            assert_eq!(
-                keyless,
-                [[Some(application.asset(4))], [Some(application.asset(6))]]
-            );
+            let keyless = session.rows("SELECT id::text FROM assets WHERE canonical_key IS NULL ORDER BY id");
+            assert_eq!(keyless, [[Some(application.asset(4))], [Some(application.asset(6))]]);
         }
     });
 }

@@ -2,9 +2,7 @@
 
 use media_assets_tests::application::assert_verified;
 use media_assets_tests::json::{as_text, vectors};
-use media_assets_tests::{
-    each_server, literal, literal_or_null, Counters, Session, LESSON_COUNTERS,
-};
+use media_assets_tests::{each_server, literal, literal_or_null, Counters, Session, LESSON_COUNTERS};
 use serde_json::Value;
 
 /// Evaluates one expression for each vector and compares its text; all differences are shown at once.
@@ -42,8 +40,7 @@ fn canonical_urls() {
 #[test]
 fn canonical_keys() {
     compare_scalars("canonical_keys", |case| {
-        let [provider, locator, kind] =
-            ["provider", "locator", "kind"].map(|name| field(case, name));
+        let [provider, locator, kind] = ["provider", "locator", "kind"].map(|name| field(case, name));
         format!("asset_canonical_key({provider}, {locator}, {kind})")
     });
 }
@@ -51,8 +48,7 @@ fn canonical_keys() {
 #[test]
 fn mime_types() {
     compare_scalars("mime_types", |case| {
-        let [declared, filename, link] =
-            ["declared", "filename", "link"].map(|name| field(case, name));
+        let [declared, filename, link] = ["declared", "filename", "link"].map(|name| field(case, name));
         format!("infer_mime_type({declared}, {filename}, {link})")
     });
 }
@@ -83,10 +79,7 @@ fn paths() {
 fn enricher_checksums() {
     compare_scalars("enricher_checksums", |case| {
         // JSON null as an argument is a jsonb null, not an SQL NULL: both mean "no enrichers"
-        format!(
-            "enricher_checksum({}::jsonb)",
-            literal(&case["enrichers"].to_string())
-        )
+        format!("enricher_checksum({}::jsonb)", literal(&case["enrichers"].to_string()))
     });
 }
 
@@ -168,10 +161,7 @@ fn lesson_items() {
         let mut wrong = Vec::new();
         for case in &cases {
             let item = format!("{}::jsonb", literal(&case["item"].to_string()));
-            let row = format!(
-                "normalize_lesson_media({}, {item})",
-                field(case, "slot_type")
-            );
+            let row = format!("normalize_lesson_media({}, {item})", field(case, "slot_type"));
             wrong.extend(compare_columns(&mut session, &row, case));
             if case["expect"]["outcome"] == "skipped" {
                 // all columns after reason are NULL, but for asset_id with missing_key
@@ -195,10 +185,7 @@ fn an_sql_null_item_is_malformed() {
         let row = database
             .session()
             .rows("SELECT outcome, reason FROM normalize_lesson_media('lesson_video', NULL)");
-        assert_eq!(
-            row,
-            [[Some("skipped".to_owned()), Some("malformed".to_owned())]]
-        );
+        assert_eq!(row, [[Some("skipped".to_owned()), Some("malformed".to_owned())]]);
     });
 }
 
@@ -299,9 +286,7 @@ fn build(session: &mut Session, case: &Value) {
 fn filters(options: &Value) -> String {
     ["organization_id", "after", "max_lessons"]
         .iter()
-        .filter_map(|name| {
-            as_text(&options[*name]).map(|value| format!(", {name} => {}", literal(&value)))
-        })
+        .filter_map(|name| as_text(&options[*name]).map(|value| format!(", {name} => {}", literal(&value))))
         .collect()
 }
 
@@ -316,12 +301,7 @@ fn compare_counters(id: &str, which: &str, got: &Counters, expected: &Value) -> 
 }
 
 /// Compares rows with the expected rows, both as text that jsonb wrote, in order.
-fn compare_rows(
-    id: &str,
-    what: &str,
-    mut got: Vec<String>,
-    mut expected: Vec<String>,
-) -> Vec<String> {
+fn compare_rows(id: &str, what: &str, mut got: Vec<String>, mut expected: Vec<String>) -> Vec<String> {
     got.sort();
     expected.sort();
     if got == expected {
@@ -329,21 +309,14 @@ fn compare_rows(
     }
     let extra: Vec<_> = got.iter().filter(|row| !expected.contains(row)).collect();
     let lost: Vec<_> = expected.iter().filter(|row| !got.contains(row)).collect();
-    vec![format!(
-        "{id}: {what}: not expected {extra:#?}, missing {lost:#?}"
-    )]
+    vec![format!("{id}: {what}: not expected {extra:#?}, missing {lost:#?}")]
 }
 
 fn expected_rows(session: &mut Session, rows: &Value) -> Vec<String> {
     rows.as_array()
         .expect("rows")
         .iter()
-        .map(|row| {
-            session.text(&format!(
-                "SELECT {}::jsonb::text",
-                literal(&row.to_string())
-            ))
-        })
+        .map(|row| session.text(&format!("SELECT {}::jsonb::text", literal(&row.to_string()))))
         .collect()
 }
 
@@ -366,7 +339,12 @@ fn compare_state(session: &mut Session, id: &str, case: &Value) -> Vec<String> {
             "SELECT id::text, 'new:' || organization_id || ':' || canonical_key FROM assets WHERE NOT ({known})"
         ))
         .into_iter()
-        .map(|row| (row[0].clone().expect("an id"), row[1].clone().expect("what a run creates has a key")))
+        .map(|row| {
+            (
+                row[0].clone().expect("an id"),
+                row[1].clone().expect("what a run creates has a key"),
+            )
+        })
         .collect();
     let named = |text: Option<String>| {
         let mut text = text.expect("a row");
@@ -380,13 +358,16 @@ fn compare_state(session: &mut Session, id: &str, case: &Value) -> Vec<String> {
         }
         text
     };
-    let asset_fields: Vec<String> = ASSET_FIELDS
-        .iter()
-        .map(|name| format!("'{name}', {name}"))
-        .collect();
+    let asset_fields: Vec<String> = ASSET_FIELDS.iter().map(|name| format!("'{name}', {name}")).collect();
     let mut wrong = Vec::new();
     for (what, query) in [
-        ("assets", format!("SELECT jsonb_build_object('asset', id, {})::text FROM assets", asset_fields.join(", "))),
+        (
+            "assets",
+            format!(
+                "SELECT jsonb_build_object('asset', id, {})::text FROM assets",
+                asset_fields.join(", ")
+            ),
+        ),
         (
             "asset_usages",
             "SELECT (to_jsonb(u) - '{id,created_at,updated_at}'::text[])::text FROM asset_usages u".into(),
@@ -401,8 +382,11 @@ fn compare_state(session: &mut Session, id: &str, case: &Value) -> Vec<String> {
                 .into(),
         ),
     ] {
-        let got: Vec<String> =
-            session.rows(&query).into_iter().map(|row| named(row.into_iter().next().flatten())).collect();
+        let got: Vec<String> = session
+            .rows(&query)
+            .into_iter()
+            .map(|row| named(row.into_iter().next().flatten()))
+            .collect();
         // names differ in length from ids, and the expected text went through jsonb as well: same order of keys
         let expected = expected_rows(session, &expect[what]);
         wrong.extend(compare_rows(id, what, got, expected));
@@ -426,9 +410,7 @@ fn lesson_scenarios() {
             let expect = &case["expect"];
             let filters = filters(&case["options"]);
             let batch = as_text(&case["options"]["batch"]).unwrap_or_else(|| "500".into());
-            let call = |execute: bool| {
-                format!("SELECT * FROM backfill_lesson_assets({batch}, {execute}{filters})")
-            };
+            let call = |execute: bool| format!("SELECT * FROM backfill_lesson_assets({batch}, {execute}{filters})");
             let before = media_assets_tests::application::contents(&mut session);
 
             session.run("BEGIN READ ONLY");
@@ -454,21 +436,11 @@ fn lesson_scenarios() {
             ));
 
             let executed = session.counters(&call(true));
-            wrong.extend(compare_counters(
-                id,
-                "execute",
-                &executed,
-                &expect["counters"],
-            ));
+            wrong.extend(compare_counters(id, "execute", &executed, &expect["counters"]));
             wrong.extend(compare_state(&mut session, id, case));
             let rows = media_assets_tests::application::contents(&mut session);
             let second = session.counters(&call(true));
-            wrong.extend(compare_counters(
-                id,
-                "second run",
-                &second,
-                &expect["second_run"],
-            ));
+            wrong.extend(compare_counters(id, "second run", &second, &expect["second_run"]));
             assert_eq!(
                 rows,
                 media_assets_tests::application::contents(&mut session),
@@ -496,10 +468,7 @@ fn without(counters: &Value, names: &[&str]) -> Value {
         .expect("counters")
         .iter()
         .filter(|(name, _)| !names.contains(&name.as_str()));
-    Value::Object(
-        kept.map(|(name, value)| (name.clone(), value.clone()))
-            .collect(),
-    )
+    Value::Object(kept.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
 fn explained(session: &mut Session, filters: &str) -> Counters {

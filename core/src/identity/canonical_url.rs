@@ -126,10 +126,7 @@ impl AbsoluteLink {
     }
 
     fn host(&self) -> &str {
-        self.host
-            .as_deref()
-            .or(self.url.host_str())
-            .unwrap_or_default()
+        self.host.as_deref().or(self.url.host_str()).unwrap_or_default()
     }
 
     /// The host without its one trailing dot.
@@ -191,10 +188,7 @@ impl AbsoluteLink {
             canonical.push_str(&query);
         }
         // A fragment that begins so is the route of a single-page application, another page.
-        if let Some(route) = self
-            .fragment()
-            .filter(|fragment| fragment.starts_with(['/', '!']))
-        {
+        if let Some(route) = self.fragment().filter(|fragment| fragment.starts_with(['/', '!'])) {
             canonical.push('#');
             canonical.push_str(&route);
         }
@@ -229,14 +223,8 @@ mod tests {
 
     #[test]
     fn escaped_ampersands() {
-        assert_canonical(
-            "https://e.test/?a&amp;b&amp;amp;c",
-            Some("https://e.test/?a&b&c"),
-        );
-        assert_canonical(
-            "https://e.test/?a&amp;amp;amp;b",
-            Some("https://e.test/?a&amp;b"),
-        );
+        assert_canonical("https://e.test/?a&amp;b&amp;amp;c", Some("https://e.test/?a&b&c"));
+        assert_canonical("https://e.test/?a&amp;amp;amp;b", Some("https://e.test/?a&amp;b"));
         assert_canonical("/x?a&amp;b", Some("/x?a&b"));
     }
 
@@ -245,10 +233,7 @@ mod tests {
         assert_canonical("https://User:pw@E.Test.:443/", Some("https://e.test./"));
         assert_canonical("s3://My_Bucket", Some("s3://My_Bucket/"));
         assert_canonical("gs://My-Bucket/A%7eb", Some("gs://My-Bucket/A~b"));
-        assert_canonical(
-            "rtsp://Пример.РФ:554",
-            Some("rtsp://xn--e1afmkfd.xn--p1ai:554/"),
-        );
+        assert_canonical("rtsp://Пример.РФ:554", Some("rtsp://xn--e1afmkfd.xn--p1ai:554/"));
         assert_canonical("rtmp:///x", None);
         assert_canonical("s3:bucket/key", None);
         assert_canonical("https://", None);
@@ -259,13 +244,7 @@ mod tests {
         assert_canonical("https://e.test/a?", Some("https://e.test/a?"));
         assert_canonical("https://e.test/a?X-Goog-Date=1", Some("https://e.test/a"));
         assert_canonical("https://e.test/a?#!/b%7E", Some("https://e.test/a?#!/b~"));
-        assert_canonical(
-            "https://e.test/#/route?x=1",
-            Some("https://e.test/#/route?x=1"),
-        );
-        assert_canonical(
-            "https://e.test/a?x=%7e%2f%",
-            Some("https://e.test/a?x=~%2F%"),
-        );
+        assert_canonical("https://e.test/#/route?x=1", Some("https://e.test/#/route?x=1"));
+        assert_canonical("https://e.test/a?x=%7e%2f%", Some("https://e.test/a?x=~%2F%"));
     }
 }

@@ -9,11 +9,7 @@ use super::text::{is_hex, strip_prefix_ignore_case};
 /// (a negative one is unknown), `mtime_microseconds` is since 1970-01-01 UTC; without a size it says nothing.
 ///
 /// Source: identity rules, `content_signature`.
-pub fn content_signature(
-    hash: Option<&str>,
-    size: Option<i64>,
-    mtime_microseconds: Option<i64>,
-) -> Option<String> {
+pub fn content_signature(hash: Option<&str>, size: Option<i64>, mtime_microseconds: Option<i64>) -> Option<String> {
     if let Some(digits) = hash.and_then(sha256_digits) {
         return Some(format!("sha256:{}", digits.to_ascii_lowercase()));
     }

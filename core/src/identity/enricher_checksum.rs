@@ -26,10 +26,7 @@ pub fn enricher_checksum<'a, J: Json<'a>>(enrichers: J) -> Option<String> {
         .filter_map(|index| {
             let entry = enrichers.at(index)?;
             let id = Id::of(entry.get("enricher_id")?)?;
-            Some((
-                entry.get("priority").and_then(priority).unwrap_or_default(),
-                id,
-            ))
+            Some((entry.get("priority").and_then(priority).unwrap_or_default(), id))
         })
         .collect();
     if entries.is_empty() {
@@ -38,13 +35,7 @@ pub fn enricher_checksum<'a, J: Json<'a>>(enrichers: J) -> Option<String> {
     entries.sort();
     let parts: Vec<String> = entries
         .iter()
-        .map(|(priority, id)| {
-            format!(
-                "{{\"enricher_id\": {}, \"priority\": {}}}",
-                id.json(),
-                priority.text()
-            )
-        })
+        .map(|(priority, id)| format!("{{\"enricher_id\": {}, \"priority\": {}}}", id.json(), priority.text()))
         .collect();
     Some(sha256_hex(format!("[{}]", parts.join(", ")).as_bytes()))
 }
@@ -149,10 +140,7 @@ impl Decimal {
         }
         let at = usize::try_from(point.max(0)).ok()?;
         let (whole, fraction) = if at >= digits.len() {
-            (
-                format!("{digits}{}", "0".repeat(at - digits.len())),
-                String::new(),
-            )
+            (format!("{digits}{}", "0".repeat(at - digits.len())), String::new())
         } else {
             let zeros = usize::try_from((-point).max(0)).ok()?;
             (
@@ -169,11 +157,7 @@ impl Decimal {
 
     fn text(&self) -> String {
         let sign = if self.negative { "-" } else { "" };
-        let whole = if self.whole.is_empty() {
-            "0"
-        } else {
-            &self.whole
-        };
+        let whole = if self.whole.is_empty() { "0" } else { &self.whole };
         let point = if self.fraction.is_empty() { "" } else { "." };
         format!("{sign}{whole}{point}{}", self.fraction)
     }
@@ -181,13 +165,7 @@ impl Decimal {
 
 impl Ord for Decimal {
     fn cmp(&self, other: &Self) -> Ordering {
-        let size = |number: &Self| {
-            (
-                number.whole.len(),
-                number.whole.clone(),
-                number.fraction.clone(),
-            )
-        };
+        let size = |number: &Self| (number.whole.len(), number.whole.clone(), number.fraction.clone());
         match (self.negative, other.negative) {
             (false, true) => Ordering::Greater,
             (true, false) => Ordering::Less,
@@ -224,10 +202,7 @@ mod tests {
         assert_eq!(text("1e999999999"), None);
         assert_eq!(text("1e99999999999999999999"), None);
         let ordered = ["-10", "-2", "-1.5", "0", "0.005", "0.1", "9", "9.1", "10"];
-        let numbers: Vec<Decimal> = ordered
-            .iter()
-            .filter_map(|number| Decimal::parse(number))
-            .collect();
+        let numbers: Vec<Decimal> = ordered.iter().filter_map(|number| Decimal::parse(number)).collect();
         assert_eq!(numbers.len(), ordered.len());
         assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
     }

@@ -24,8 +24,7 @@ impl Facets {
 
     /// The value called `name`.
     pub fn get(&self, name: &str) -> Option<&FacetValue> {
-        self.iter()
-            .find_map(|(found, value)| (found == name).then_some(value))
+        self.iter().find_map(|(found, value)| (found == name).then_some(value))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -6,11 +6,7 @@ use super::text::{is_base64url_id, trim};
 
 const PROVIDER: &str = "google_drive";
 
-const SITES: [&str; 3] = [
-    "drive.google.com",
-    "docs.google.com",
-    "drive.usercontent.google.com",
-];
+const SITES: [&str; 3] = ["drive.google.com", "docs.google.com", "drive.usercontent.google.com"];
 
 /// The file id of `text`: a bare id (`[A-Za-z0-9_-]+`) or a Drive link that carries one; `None` for any other text.
 ///
@@ -70,11 +66,7 @@ mod tests {
             "drive.google.com/uc?export=download&id=1AbC_dEf-123",
             "https://docs.google.com/presentation/d/1AbC_dEf-123/edit#slide=1",
         ] {
-            assert_eq!(
-                google_drive_file_id(link).as_deref(),
-                Some("1AbC_dEf-123"),
-                "{link}"
-            );
+            assert_eq!(google_drive_file_id(link).as_deref(), Some("1AbC_dEf-123"), "{link}");
         }
         for link in [
             "",

@@ -35,8 +35,7 @@ pub fn asset_canonical_key(provider: &str, locator: &str, kind: Option<&str>) ->
         return None;
     }
     let is = |name: &str| provider.eq_ignore_ascii_case(name);
-    let address =
-        || canonical_url(trimmed).map(|url| key_of(provider, &[kind_name(kind), ":", &url]));
+    let address = || canonical_url(trimmed).map(|url| key_of(provider, &[kind_name(kind), ":", &url]));
     let key = if is("upload") {
         Some(key_of("upload", &[trimmed]))
     } else if is("youtube") {
@@ -81,9 +80,7 @@ pub fn row_canonical_key(
     let locator = if is("upload") {
         storage_key
     } else if is("google_drive") {
-        storage_key
-            .filter(|key| !trim(key).is_empty())
-            .or(source_url)
+        storage_key.filter(|key| !trim(key).is_empty()).or(source_url)
     } else {
         source_url
     };
@@ -91,9 +88,7 @@ pub fn row_canonical_key(
 }
 
 fn kind_name(kind: Option<&str>) -> &str {
-    kind.map(trim)
-        .filter(|kind| !kind.is_empty())
-        .unwrap_or("other")
+    kind.map(trim).filter(|kind| !kind.is_empty()).unwrap_or("other")
 }
 
 /// `<provider>:` in ASCII lower case and the parts, in one allocation.
@@ -132,10 +127,7 @@ fn youtube_key(locator: &str) -> Option<String> {
 fn jellyfin_id(locator: &str) -> Option<String> {
     let digits = match locator.len() {
         32 => locator.to_ascii_lowercase(),
-        36 if [8, 13, 18, 23]
-            .iter()
-            .all(|&at| locator.as_bytes()[at] == b'-') =>
-        {
+        36 if [8, 13, 18, 23].iter().all(|&at| locator.as_bytes()[at] == b'-') => {
             locator.replace('-', "").to_ascii_lowercase()
         }
         _ => return None,
@@ -158,11 +150,7 @@ mod tests {
     #[test]
     fn jellyfin_ids() {
         let id = "f27caa37e5142225cceded48f6553502";
-        assert_key(
-            "Jellyfin",
-            &id.to_uppercase(),
-            Some(&format!("jellyfin:{id}")),
-        );
+        assert_key("Jellyfin", &id.to_uppercase(), Some(&format!("jellyfin:{id}")));
         assert_key(
             "jellyfin",
             "F27CAA37-E514-2225-cced-ed48f6553502",
@@ -190,9 +178,7 @@ mod tests {
 
     #[test]
     fn keys_of_rows() {
-        let key = |provider, storage, source| {
-            row_canonical_key(Some(provider), storage, source, Some("video"))
-        };
+        let key = |provider, storage, source| row_canonical_key(Some(provider), storage, source, Some("video"));
         assert_eq!(
             key("upload", Some("k"), Some("https://e.test/")).as_deref(),
             Some("upload:k")
@@ -203,10 +189,7 @@ mod tests {
             Some("google_drive:1a")
         );
         let link = Some("https://drive.google.com/file/d/2b/view");
-        assert_eq!(
-            key("google_drive", Some(" "), link).as_deref(),
-            Some("google_drive:2b")
-        );
+        assert_eq!(key("google_drive", Some(" "), link).as_deref(), Some("google_drive:2b"));
         assert_eq!(
             key("youtube", Some("k"), Some("youtu.be/Zz0_-9yXwVu")).as_deref(),
             Some("youtube:video:Zz0_-9yXwVu")

@@ -31,17 +31,9 @@ pub fn infer_asset_kind<'a>(mime_type: Option<&str>, fallback: &'a str) -> &'a s
     }
     let top_level = essence.split('/').next().unwrap_or_default();
     let top = |name: &str| top_level.eq_ignore_ascii_case(name);
-    match ["video", "audio", "image"]
-        .into_iter()
-        .find(|kind| top(kind))
-    {
+    match ["video", "audio", "image"].into_iter().find(|kind| top(kind)) {
         Some(kind) => kind,
-        None if ["application", "text", "font", "model"]
-            .into_iter()
-            .any(top) =>
-        {
-            "document"
-        }
+        None if ["application", "text", "font", "model"].into_iter().any(top) => "document",
         None => fallback,
     }
 }

@@ -40,9 +40,7 @@ fn next_attribute(text: &str) -> Option<(&str, Option<&str>, &str)> {
     // A name may begin with `=`, as in HTML: taking at least one character means that every step moves on.
     let first = text.chars().next().map_or(0, char::len_utf8);
     let ends_name = |c: char| is_blank(c) || matches!(c, '=' | '>' | '/');
-    let end = text[first..]
-        .find(ends_name)
-        .map_or(text.len(), |at| first + at);
+    let end = text[first..].find(ends_name).map_or(text.len(), |at| first + at);
     let (name, rest) = text.split_at(end);
     let Some(value) = rest.trim_start_matches(is_blank).strip_prefix('=') else {
         return Some((name, None, rest));
@@ -54,9 +52,7 @@ fn next_attribute(text: &str) -> Option<(&str, Option<&str>, &str)> {
             return Some((name, Some(inside), after));
         }
     }
-    let end = value
-        .find(|c: char| is_blank(c) || c == '>')
-        .unwrap_or(value.len());
+    let end = value.find(|c: char| is_blank(c) || c == '>').unwrap_or(value.len());
     Some((name, Some(&value[..end]), &value[end..]))
 }
 

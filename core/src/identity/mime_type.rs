@@ -13,11 +13,7 @@ const UNKNOWN: &str = "application/octet-stream";
 /// `mime_guess` is the table of extensions. A link that [`canonical_url`](super::canonical_url()) refuses has no path.
 ///
 /// Source: identity rules, `infer_mime_type`.
-pub fn infer_mime_type(
-    declared: Option<&str>,
-    filename: Option<&str>,
-    link: Option<&str>,
-) -> Option<String> {
+pub fn infer_mime_type(declared: Option<&str>, filename: Option<&str>, link: Option<&str>) -> Option<String> {
     declared
         .and_then(|declared| declared_type(declared).or_else(|| declared_extension(declared)))
         .or_else(|| type_of_extension(extension(trim(filename?))?))
@@ -128,11 +124,7 @@ mod tests {
             ("e.test/.mp4", None),
             ("https://e.test/caf%E9.mp4", Some("video/mp4")),
         ] {
-            assert_eq!(
-                infer_mime_type(None, None, Some(link)).as_deref(),
-                expected,
-                "{link:?}"
-            );
+            assert_eq!(infer_mime_type(None, None, Some(link)).as_deref(), expected, "{link:?}");
         }
     }
 }

@@ -25,10 +25,7 @@ pub fn normalize_path(path: &str, case_sensitive: bool) -> Option<String> {
     if let Some(rest) = strip_prefix_ignore_case(&path, "file:/") {
         // Decoding brings characters that have not been normalised yet.
         let decoded = decode_file_uri(&path[path.len() - rest.len() - 1..])?;
-        return Some(normalize_plain(&normalize_unicode(
-            &decoded,
-            case_sensitive,
-        )));
+        return Some(normalize_plain(&normalize_unicode(&decoded, case_sensitive)));
     }
     Some(match split_uri(&path) {
         Some((scheme, rest)) => normalize_uri(scheme, rest, case_sensitive),
@@ -95,18 +92,10 @@ fn split_uri(path: &str) -> Option<(&str, &str)> {
 fn normalize_uri(scheme: &str, rest: &str, case_sensitive: bool) -> String {
     let scheme = scheme.to_ascii_lowercase();
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let host = authority
-        .rsplit('@')
-        .next()
-        .unwrap_or_default()
-        .to_lowercase();
+    let host = authority.rsplit('@').next().unwrap_or_default().to_lowercase();
     // In an address of the web a slash after `?` or `#` does not end the path.
     let keeps_slash = matches!(scheme.as_str(), "http" | "https") && path.contains(['?', '#']);
-    let path = if keeps_slash {
-        path
-    } else {
-        path.trim_end_matches('/')
-    };
+    let path = if keeps_slash { path } else { path.trim_end_matches('/') };
     normalize_unicode(&format!("{scheme}://{host}{path}"), case_sensitive).into_owned()
 }
 
@@ -167,10 +156,7 @@ fn is_drive_letter(text: &str) -> bool {
 }
 
 fn resolve_drive(drive: &str, rest: &str) -> String {
-    rooted(
-        &format!("/{}/", drive.to_ascii_lowercase()),
-        resolve(rest, 0),
-    )
+    rooted(&format!("/{}/", drive.to_ascii_lowercase()), resolve(rest, 0))
 }
 
 /// The root and the segments below it; without segments the root loses its slash, except `/` itself.
@@ -221,11 +207,7 @@ mod tests {
     use super::normalize_path;
 
     fn assert_path(path: &str, expected: &str) {
-        assert_eq!(
-            normalize_path(path, true).as_deref(),
-            Some(expected),
-            "{path:?}"
-        );
+        assert_eq!(normalize_path(path, true).as_deref(), Some(expected), "{path:?}");
     }
 
     #[test]
@@ -290,9 +272,6 @@ mod tests {
         assert_path("http://host/a?b=/", "http://host/a?b=/");
         assert_path("http://host:80/", "http://host:80");
         assert_path("nfs://nas/a/../b//c", "nfs://nas/a/../b//c");
-        assert_eq!(
-            normalize_path("SMB://Host/ÀB", false).as_deref(),
-            Some("smb://host/àb")
-        );
+        assert_eq!(normalize_path("SMB://Host/ÀB", false).as_deref(), Some("smb://host/àb"));
     }
 }

@@ -99,9 +99,7 @@ fn loom(_: &AbsoluteLink, segments: &[&str]) -> Option<String> {
 fn wistia(link: &AbsoluteLink, segments: &[&str]) -> Option<String> {
     match segments {
         // The player's own files of a video are named `ID.jsonp`, `ID.m3u8`.
-        ["embed", "iframe" | "medias", id, ..] | ["medias", id, ..] => {
-            alphanumeric(id.split('.').next()?)
-        }
+        ["embed", "iframe" | "medias", id, ..] | ["medias", id, ..] => alphanumeric(id.split('.').next()?),
         _ => alphanumeric(&link.parameter("wvideo")?),
     }
 }
@@ -114,9 +112,7 @@ fn dailymotion(link: &AbsoluteLink, segments: &[&str]) -> Option<String> {
     }
     match segments {
         [.., "video", segment] => id(segment),
-        [player, ..] if *player == "player" || player.starts_with("player.") => {
-            id(&link.parameter("video")?)
-        }
+        [player, ..] if *player == "player" || player.starts_with("player.") => id(&link.parameter("video")?),
         _ => None,
     }
 }

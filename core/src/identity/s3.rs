@@ -214,11 +214,7 @@ mod tests {
             "http://b.c.s3-website-us-east-1.amazonaws.com/k/a.mp4",
             "http://b.c.s3-website.eu-central-1.amazonaws.com/k/a.mp4",
         ] {
-            assert_eq!(
-                object_of_locator(locator).as_deref(),
-                Some("b.c/k/a.mp4"),
-                "{locator}"
-            );
+            assert_eq!(object_of_locator(locator).as_deref(), Some("b.c/k/a.mp4"), "{locator}");
         }
     }
 
@@ -228,10 +224,7 @@ mod tests {
             object_of_locator("https://b.s3.amazonaws.com/A%2520+%D0%B2%2Fc").as_deref(),
             Some("b/A%20+в/c")
         );
-        assert_eq!(
-            object_of_locator("s3://B/a%20b?c#d").as_deref(),
-            Some("B/a%20b?c#d")
-        );
+        assert_eq!(object_of_locator("s3://B/a%20b?c#d").as_deref(), Some("B/a%20b?c#d"));
         assert_eq!(
             object_of_locator("https://b.s3.amazonaws.com//k").as_deref(),
             Some("b//k")

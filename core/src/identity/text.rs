@@ -48,8 +48,7 @@ pub(super) fn normalize_percent(text: &str) -> Cow<'_, str> {
         match triplet(bytes, at) {
             Some(byte) => {
                 let touches_stray = stray.is_some_and(|position| {
-                    out.len() - position <= 2
-                        && out[position + 1..].iter().all(u8::is_ascii_hexdigit)
+                    out.len() - position <= 2 && out[position + 1..].iter().all(u8::is_ascii_hexdigit)
                 });
                 if is_unreserved(byte) && !(touches_stray && byte.is_ascii_hexdigit()) {
                     out.push(byte);
@@ -124,8 +123,7 @@ pub(super) fn scheme_of(text: &str) -> Option<&str> {
 /// What follows `prefix` in `text`, compared without regard to ASCII case.
 pub(super) fn strip_prefix_ignore_case<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
     let head = text.get(..prefix.len())?;
-    head.eq_ignore_ascii_case(prefix)
-        .then(|| &text[prefix.len()..])
+    head.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
 }
 
 /// Whether `text` is not empty and every byte of it is as asked.
@@ -135,9 +133,7 @@ pub(super) fn all_bytes(text: &str, accept: impl Fn(u8) -> bool) -> bool {
 
 /// `[A-Za-z0-9_-]+`, the alphabet of YouTube, Drive and Dropbox ids.
 pub(super) fn is_base64url_id(text: &str) -> bool {
-    all_bytes(text, |byte| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
-    })
+    all_bytes(text, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 pub(super) fn is_digits(text: &str) -> bool {
@@ -180,10 +176,7 @@ mod tests {
 
     #[test]
     fn first_parameter_is_found_by_its_decoded_name() {
-        assert_eq!(
-            first_parameter("a=1&%76=x%20y&v=z", "v").as_deref(),
-            Some("x y")
-        );
+        assert_eq!(first_parameter("a=1&%76=x%20y&v=z", "v").as_deref(), Some("x y"));
         assert_eq!(first_parameter("v", "v").as_deref(), Some(""));
         assert_eq!(first_parameter("v=%00", "v"), None);
     }

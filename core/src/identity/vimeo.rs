@@ -19,9 +19,7 @@ pub(super) fn recognize(link: &AbsoluteLink) -> Option<Recognized> {
     let mut recognized = Recognized::of(PROVIDER, "video", id, link);
     recognized.facets.add_number(link, "loop");
     // The hash of an unlisted video is an access secret: without it the link is dead.
-    recognized
-        .facets
-        .add_text("h", hash.or_else(|| link.parameter("h")));
+    recognized.facets.add_text("h", hash.or_else(|| link.parameter("h")));
     Some(recognized)
 }
 
@@ -29,9 +27,7 @@ pub(super) fn recognize(link: &AbsoluteLink) -> Option<Recognized> {
 fn in_vimeo(link: &AbsoluteLink, segments: &[&str]) -> (Option<String>, Option<String>) {
     let (id, hash) = match segments {
         ["moogaloop.swf"] => return (link.parameter("clip_id").filter(|id| is_digits(id)), None),
-        [id] | ["video", id] | ["channels" | "groups" | "album" | "showcase", _, .., id] => {
-            (id, None)
-        }
+        [id] | ["video", id] | ["channels" | "groups" | "album" | "showcase", _, .., id] => (id, None),
         [id, hash] | ["video", id, hash] => (id, Some(hash).filter(|hash| is_hash(hash))),
         _ => return (None, None),
     };

@@ -24,14 +24,7 @@ const SHORT_SITES: [&str; 2] = ["youtu.be", "y2u.be"];
 const PICTURES: [&str; 2] = ["img.youtube.com", "i.ytimg.com"];
 
 /// Paths on which `?v=` and `?vi=` name a video.
-const WATCH_PATHS: [&str; 6] = [
-    "/",
-    "/watch",
-    "/watch/",
-    "/watch_popup",
-    "/details",
-    "/ytscreeningroom",
-];
+const WATCH_PATHS: [&str; 6] = ["/", "/watch", "/watch/", "/watch_popup", "/details", "/ytscreeningroom"];
 
 /// First path segments after which a video id stands.
 const PATH_FORMS: [&str; 7] = ["watch", "embed", "v", "vi", "e", "shorts", "live"];
@@ -66,9 +59,7 @@ pub fn youtube_video_id(link: &str) -> Option<String> {
 /// nothing. Only what cannot be read otherwise is accepted here.
 pub(super) fn plain_video_id(link: &str) -> Option<&str> {
     let link = super::text::trim(link);
-    let rest = link
-        .strip_prefix("https://")
-        .or_else(|| link.strip_prefix("http://"))?;
+    let rest = link.strip_prefix("https://").or_else(|| link.strip_prefix("http://"))?;
     let (id_and_rest, ends) = if let Some(rest) = rest.strip_prefix("youtu.be/") {
         (rest, ['?', '#'])
     } else {
@@ -187,11 +178,7 @@ mod tests {
         ] {
             assert_eq!(youtube_video_id(link).as_deref(), Some(ID), "{link}");
             let long_way = link.replace("http", "HTTP");
-            assert_eq!(
-                youtube_video_id(&long_way).as_deref(),
-                Some(ID),
-                "{long_way}"
-            );
+            assert_eq!(youtube_video_id(&long_way).as_deref(), Some(ID), "{long_way}");
         }
     }
 

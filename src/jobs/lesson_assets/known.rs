@@ -43,7 +43,11 @@ impl<'r> Known<'r> {
     }
 
     pub fn of<'k>(&'k mut self, organization: &'k str) -> OfOrganization<'k, 'r> {
-        OfOrganization { known: self, organization, created: false }
+        OfOrganization {
+            known: self,
+            organization,
+            created: false,
+        }
     }
 }
 
@@ -58,31 +62,58 @@ pub struct OfOrganization<'k, 'r> {
 impl lesson::Known for OfOrganization<'_, '_> {
     fn by_id(&self, id: AssetId) -> Option<Found> {
         let stored = self.known.by_id.get(&hash(self.organization, &id))?;
-        Some(Found { id: Some(id), has_byte_size: stored.has_byte_size })
+        Some(Found {
+            id: Some(id),
+            has_byte_size: stored.has_byte_size,
+        })
     }
 
     fn has_key(&self, id: AssetId, canonical_key: &str) -> bool {
-        match self.known.by_id.get(&hash(self.organization, &id)).and_then(|stored| stored.key) {
+        match self
+            .known
+            .by_id
+            .get(&hash(self.organization, &id))
+            .and_then(|stored| stored.key)
+        {
             Some(key) => key == hash(self.organization, canonical_key.as_bytes()),
-            None => self.known.keyed.get(self.organization, canonical_key).is_some_and(|(keyed, _)| keyed == id),
+            None => self
+                .known
+                .keyed
+                .get(self.organization, canonical_key)
+                .is_some_and(|(keyed, _)| keyed == id),
         }
     }
 
     fn by_key(&self, canonical_key: &str) -> Option<Found> {
-        if let Some(found) = self.known.by_key.get(&hash(self.organization, canonical_key.as_bytes())) {
+        if let Some(found) = self
+            .known
+            .by_key
+            .get(&hash(self.organization, canonical_key.as_bytes()))
+        {
             return Some(*found);
         }
         if let Some((id, has_byte_size)) = self.known.keyed.get(self.organization, canonical_key) {
-            return Some(Found { id: Some(id), has_byte_size });
+            return Some(Found {
+                id: Some(id),
+                has_byte_size,
+            });
         }
         let has_byte_size = self.known.planned.get(self.organization, canonical_key)?;
-        Some(Found { id: None, has_byte_size })
+        Some(Found {
+            id: None,
+            has_byte_size,
+        })
     }
 
     fn create<J>(&mut self, media: &Media<'_, J>) -> Option<AssetId> {
         let id = self.known.makes_ids.then(|| *uuid::Uuid::now_v7().as_bytes());
-        let found = Found { id, has_byte_size: media.byte_size.is_some() };
-        self.known.by_key.insert(hash(self.organization, media.canonical_key.as_bytes()), found);
+        let found = Found {
+            id,
+            has_byte_size: media.byte_size.is_some(),
+        };
+        self.known
+            .by_key
+            .insert(hash(self.organization, media.canonical_key.as_bytes()), found);
         self.known.created.extend(id);
         self.created = true;
         id
@@ -113,6 +144,7 @@ pub fn find_by_key(assets: &Relation) -> Statement {
 
 /// The statements that ask the tables; `None` where a dry run has no such table yet.
 pub struct LookUps {
+    organizations_are_uuids: bool,
     by_key: Option<Statement>,
     by_id: Option<Statement>,
     usage: Option<Statement>,
@@ -149,7 +181,12 @@ impl LookUps {
                 table = usages.sql_name,
             ))
         });
-        LookUps { by_key, by_id, usage }
+        LookUps {
+            organizations_are_uuids: tables.organizations_are_uuids(),
+            by_key,
+            by_id,
+            usage,
+        }
     }
 
     /// Asks for the assets that the items name: by id, and by key those that no id settles.
@@ -169,13 +206,22 @@ impl LookUps {
         let Some(statement) = &self.by_id else { return };
         let ids: Vec<(&str, AssetId)> = items
             .iter()
-            .filter_map(|item| Some((lessons[item.lesson].organization.as_deref()?, item.normalized.asset_id()?)))
+            .filter_map(|item| {
+                Some((
+                    lessons[item.lesson].organization.as_deref()?,
+                    item.normalized.asset_id()?,
+                ))
+            })
             .collect();
         if ids.is_empty() {
             return;
         }
         let parameters = [
-            arrays::text(ids.iter().map(|(organization, _)| Some(*organization))).into(),
+            arrays::ids(
+                self.organizations_are_uuids,
+                ids.iter().map(|(organization, _)| Some(*organization)),
+            )
+            .into(),
             arrays::uuid(ids.iter().map(|(_, id)| Some(*id))).into(),
         ];
         let rows = connection.run(statement, mode, &parameters);
@@ -183,7 +229,10 @@ impl LookUps {
             if let Some(n) = rows.get::<i64>(row, 0) {
                 let (organization, id) = ids[n as usize - 1];
                 let key = rows.text(row, 1).map(|key| hash(organization, key.as_bytes()));
-                let stored = Stored { key, has_byte_size: rows.get(row, 2).unwrap_or(false) };
+                let stored = Stored {
+                    key,
+                    has_byte_size: rows.get(row, 2).unwrap_or(false),
+                };
                 known.by_id.insert(hash(organization, &id), stored);
             }
         }
@@ -212,13 +261,20 @@ impl LookUps {
             return;
         }
         let parameters = [
-            arrays::text(keys.iter().map(|(organization, ..)| Some(*organization))).into(),
+            arrays::ids(
+                self.organizations_are_uuids,
+                keys.iter().map(|(organization, ..)| Some(*organization)),
+            )
+            .into(),
             arrays::text(keys.iter().map(|(_, key, _)| Some(*key))).into(),
         ];
         let rows = connection.run(statement, mode, &parameters);
         for row in 0..rows.len() {
             if let Some(n) = rows.get::<i64>(row, 0) {
-                let found = Found { id: rows.uuid(row, 1), has_byte_size: rows.get(row, 2).unwrap_or(false) };
+                let found = Found {
+                    id: rows.uuid(row, 1),
+                    has_byte_size: rows.get(row, 2).unwrap_or(false),
+                };
                 known.by_key.insert(keys[n as usize - 1].2, found);
             }
         }
@@ -245,7 +301,11 @@ impl LookUps {
         }
         let lesson = |index: usize| &lessons[items[index].lesson];
         let parameters = [
-            arrays::text(asked.iter().map(|(index, _)| lesson(*index).organization.as_deref())).into(),
+            arrays::ids(
+                self.organizations_are_uuids,
+                asked.iter().map(|(index, _)| lesson(*index).organization.as_deref()),
+            )
+            .into(),
             arrays::uuid(asked.iter().map(|(_, asset)| Some(*asset))).into(),
             arrays::text(asked.iter().map(|(index, _)| Some(lesson(*index).id.as_str()))).into(),
             arrays::text(asked.iter().map(|(index, _)| Some(items[*index].slot.name()))).into(),

@@ -6,9 +6,7 @@ mod write;
 
 use std::collections::HashMap;
 
-use media_assets_core::jobs::lesson::{
-    decide, normalize, AssetId, Counters, Normalized, Outcome, Reason, Slot,
-};
+use media_assets_core::jobs::lesson::{decide, normalize, AssetId, Counters, Normalized, Outcome, Reason, Slot};
 use media_assets_core::json::{Json, Kind};
 
 use super::asset_keys::AssetKeys;
@@ -179,16 +177,25 @@ impl Job for LessonAssets<'_> {
     }
 
     fn count(decided: &Decided) -> LessonTally {
-        let mut counters = Counters { lessons_scanned: decided.lessons.len() as i64, ..Counters::default() };
+        let mut counters = Counters {
+            lessons_scanned: decided.lessons.len() as i64,
+            ..Counters::default()
+        };
         for item in &decided.items {
             counters.count(&item.outcome, item.usage_exists);
         }
-        LessonTally { counters, items_of_failed: 0 }
+        LessonTally {
+            counters,
+            items_of_failed: 0,
+        }
     }
 
     fn count_failed(decided: &Decided) -> LessonTally {
         let items = decided.items.len() as i64;
-        LessonTally { counters: Counters::of_failed_lesson(items), items_of_failed: items }
+        LessonTally {
+            counters: Counters::of_failed_lesson(items),
+            items_of_failed: items,
+        }
     }
 
     fn id(page: &Page, index: usize) -> String {
@@ -204,7 +211,8 @@ impl Job for LessonAssets<'_> {
             if let (Some(organization), Normalized::Eligible(media)) =
                 (&decided.lessons[item.lesson].organization, &item.normalized)
             {
-                self.planned.insert(organization, &media.canonical_key, media.byte_size.is_some())?;
+                self.planned
+                    .insert(organization, &media.canonical_key, media.byte_size.is_some())?;
             }
         }
         Ok(())
@@ -252,7 +260,11 @@ impl LessonAssets<'_> {
             };
         }
         self.look_ups.usages(connection, mode, &lessons, &mut items, &known);
-        Decided { lessons, items, creating }
+        Decided {
+            lessons,
+            items,
+            creating,
+        }
     }
 }
 

@@ -59,6 +59,7 @@ fn lesson(rows: &Rows, index: usize) -> Lesson {
 /// The statements that read lessons.
 pub struct Reader {
     filter: Filter,
+    ids_are_uuids: bool,
     first: Statement,
     next: Statement,
     again: Statement,
@@ -73,7 +74,9 @@ impl Reader {
         let organization_type = tables.group.type_of("organization_id");
         lesson.check_value(connection, "id", filter.after.as_deref(), "after")?;
         let organization = filter.organization_id.as_deref();
-        tables.group.check_value(connection, "organization_id", organization, "organization_id")?;
+        tables
+            .group
+            .check_value(connection, "organization_id", organization, "organization_id")?;
         let greater = &tables.lesson_order.greater;
         let not_greater = &tables.lesson_order.not_greater;
         let select = format!(
@@ -109,11 +112,15 @@ impl Reader {
                 lesson.sql_name, tables.course.sql_name, tables.group.sql_name
             )),
             filter,
+            ids_are_uuids: tables.lesson_ids_are_uuids(),
             bound: None,
         };
         let mode = if execute { Mode::Write } else { Mode::Read };
         let last = connection.query(
-            &format!("SELECT l.id::pg_catalog.text FROM {} l ORDER BY l.id DESC LIMIT 1", lesson.sql_name),
+            &format!(
+                "SELECT l.id::pg_catalog.text FROM {} l ORDER BY l.id DESC LIMIT 1",
+                lesson.sql_name
+            ),
             mode,
             &[],
         );
@@ -126,9 +133,11 @@ impl Reader {
         let organization = self.filter.organization_id.as_deref();
         let rows = match after.or(self.filter.after.as_deref()) {
             None => connection.run(&self.first, mode, &[limit.into(), bound.into(), organization.into()]),
-            Some(after) => {
-                connection.run(&self.next, mode, &[limit.into(), bound.into(), organization.into(), after.into()])
-            }
+            Some(after) => connection.run(
+                &self.next,
+                mode,
+                &[limit.into(), bound.into(), organization.into(), after.into()],
+            ),
         };
         Page { rows }
     }
@@ -140,7 +149,7 @@ impl Reader {
             &self.again,
             Mode::Write,
             &[
-                arrays::text(ids.iter().map(|id| Some(id.as_str()))).into(),
+                arrays::ids(self.ids_are_uuids, ids.iter().map(|id| Some(id.as_str()))).into(),
                 self.filter.organization_id.as_deref().into(),
             ],
         );
@@ -153,6 +162,10 @@ impl Reader {
 impl Lesson {
     /// Media copied into the current memory context, so that they outlive the rows they were read from.
     fn owned(self) -> Self {
-        Lesson { videos: self.videos.map(Jsonb::copied), documents: self.documents.map(Jsonb::copied), ..self }
+        Lesson {
+            videos: self.videos.map(Jsonb::copied),
+            documents: self.documents.map(Jsonb::copied),
+            ..self
+        }
     }
 }

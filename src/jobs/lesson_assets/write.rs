@@ -21,6 +21,8 @@ use crate::postgres::{arrays, write_flag};
 
 /// The statements that write.
 pub struct Writer {
+    ids_are_uuids: bool,
+    organizations_are_uuids: bool,
     lock_lessons: Statement,
     /// `None` where a foreign key does the same when the usage is inserted.
     share_assets: Option<Statement>,
@@ -43,8 +45,11 @@ impl Writer {
         // One column is a constant; every other one is an array, cast to the column's own type without its length, so
         // that a value that is too long is an error and not cut.
         let arrays: Vec<&str> = ASSET_COLUMNS.into_iter().filter(|column| *column != "status").collect();
-        let unnested: Vec<String> =
-            arrays.iter().enumerate().map(|(n, column)| format!("pg_catalog.unnest(${}) AS {column}", n + 1)).collect();
+        let unnested: Vec<String> = arrays
+            .iter()
+            .enumerate()
+            .map(|(n, column)| format!("pg_catalog.unnest(${}) AS {column}", n + 1))
+            .collect();
         let values: Vec<String> = ASSET_COLUMNS
             .into_iter()
             .map(|column| match column {
@@ -59,7 +64,10 @@ impl Writer {
             values.join(", "),
             unnested.join(", "),
         );
-        let makes_usage_ids = usages.columns.get("id").is_some_and(|id| id.sql_type == "uuid" && !id.has_default);
+        let makes_usage_ids = usages
+            .columns
+            .get("id")
+            .is_some_and(|id| id.sql_type == "uuid" && !id.has_default);
         let (id_column, id_value) = if makes_usage_ids { ("id, ", "u.id, ") } else { ("", "") };
         let insert_usages = format!(
             "INSERT INTO {table} ({id_column}organization_id, asset_id, target_type, target_id, slot_type, position)
@@ -78,6 +86,8 @@ impl Writer {
             ))
         };
         Some(Writer {
+            ids_are_uuids: tables.lesson_ids_are_uuids(),
+            organizations_are_uuids: tables.organizations_are_uuids(),
             lock_lessons: Statement::new(format!(
                 "SELECT u.n, l.course_id::pg_catalog.text, l.videos, l.documents
                  FROM pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n) JOIN {lesson} l ON l.id = u.id
@@ -128,7 +138,11 @@ impl Writer {
             .filter(|(_, items)| items.iter().any(Item::has_writes))
             .map(|(lesson, _)| lesson)
             .collect();
-        let parameters = [arrays::text(lessons.iter().map(|lesson| Some(lesson.id.as_str()))).into()];
+        let parameters = [arrays::ids(
+            self.ids_are_uuids,
+            lessons.iter().map(|lesson| Some(lesson.id.as_str())),
+        )
+        .into()];
         let rows = connection.run(&self.lock_lessons, Mode::Write, &parameters);
         if rows.len() != lessons.len() {
             return Err(Stale);
@@ -151,9 +165,14 @@ impl Writer {
 
     /// Keeps the reused assets that get a usage from being deleted meanwhile.
     fn share(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
-        let Some(share_assets) = &self.share_assets else { return Ok(()) };
-        let created: HashSet<AssetId> =
-            decided.creating.iter().filter_map(|index| asset_of(&decided.items[*index])).collect();
+        let Some(share_assets) = &self.share_assets else {
+            return Ok(());
+        };
+        let created: HashSet<AssetId> = decided
+            .creating
+            .iter()
+            .filter_map(|index| asset_of(&decided.items[*index]))
+            .collect();
         let mut reused: Vec<AssetId> = decided
             .items
             .iter()
@@ -167,7 +186,10 @@ impl Writer {
             return Ok(());
         }
         let parameters = [arrays::uuid(reused.iter().map(|id| Some(*id))).into()];
-        expect(connection.run(share_assets, Mode::Write, &parameters).len(), reused.len())
+        expect(
+            connection.run(share_assets, Mode::Write, &parameters).len(),
+            reused.len(),
+        )
     }
 
     /// Gives the ids that a trigger of the user's replaced, by ours.
@@ -196,7 +218,11 @@ impl Writer {
         // In the order of ASSET_COLUMNS, without status.
         let parameters: [Parameter; 17] = [
             arrays::uuid(new.iter().map(|(.., id)| Some(*id))).into(),
-            arrays::text(new.iter().map(|(organization, ..)| Some(*organization))).into(),
+            arrays::ids(
+                self.organizations_are_uuids,
+                new.iter().map(|(organization, ..)| Some(*organization)),
+            )
+            .into(),
             arrays::text(new.iter().map(|(_, media, _)| Some(media.kind))).into(),
             arrays::text(new.iter().map(|(_, media, _)| Some(media.provider))).into(),
             arrays::text(new.iter().map(|(_, media, _)| Some(media.storage_provider))).into(),
@@ -210,7 +236,11 @@ impl Writer {
             arrays::int4(new.iter().map(|(_, media, _)| media.duration_seconds)).into(),
             text(&|media| media.aspect_ratio.as_deref().map(str::to_owned)),
             arrays::boolean(new.iter().map(|(_, media, _)| Some(media.is_external))).into(),
-            arrays::jsonb(new.iter().map(|(_, media, _)| Some(media.metadata.map_or(empty, JsonbRef::to_datum)))).into(),
+            arrays::jsonb(
+                new.iter()
+                    .map(|(_, media, _)| Some(media.metadata.map_or(empty, JsonbRef::to_datum))),
+            )
+            .into(),
             arrays::text(new.iter().map(|(_, media, _)| Some(media.canonical_key.as_str()))).into(),
         ];
         let rows = connection.run(&self.insert_assets, Mode::Write, &parameters);
@@ -237,16 +267,25 @@ impl Writer {
             return Ok(());
         }
         let lesson = |item: &Item| &decided.lessons[item.lesson];
-        let ids = new.iter().map(|_| self.makes_usage_ids.then(|| *uuid::Uuid::now_v7().as_bytes()));
+        let ids = new
+            .iter()
+            .map(|_| self.makes_usage_ids.then(|| *uuid::Uuid::now_v7().as_bytes()));
         let parameters = [
-            arrays::text(new.iter().map(|(item, _)| lesson(item).organization.as_deref())).into(),
+            arrays::ids(
+                self.organizations_are_uuids,
+                new.iter().map(|(item, _)| lesson(item).organization.as_deref()),
+            )
+            .into(),
             arrays::uuid(new.iter().map(|(_, asset)| Some(*asset))).into(),
             arrays::text(new.iter().map(|(item, _)| Some(lesson(item).id.as_str()))).into(),
             arrays::text(new.iter().map(|(item, _)| Some(item.slot.name()))).into(),
             arrays::int4(new.iter().map(|(item, _)| Some(item.position))).into(),
             arrays::uuid(ids).into(),
         ];
-        expect(connection.run(&self.insert_usages, Mode::Write, &parameters).len(), new.len())
+        expect(
+            connection.run(&self.insert_usages, Mode::Write, &parameters).len(),
+            new.len(),
+        )
     }
 
     fn patch(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
@@ -256,9 +295,14 @@ impl Writer {
         for (lesson, items) in decided.each_lesson() {
             let patched = |slot, column: Option<Jsonb>| {
                 let ids = patches(items, slot);
-                column.filter(|_| ids.iter().any(Option::is_some)).map(|column| patch_asset_ids(column, &ids))
+                column
+                    .filter(|_| ids.iter().any(Option::is_some))
+                    .map(|column| patch_asset_ids(column, &ids))
             };
-            match (patched(Slot::Video, lesson.videos), patched(Slot::Document, lesson.documents)) {
+            match (
+                patched(Slot::Video, lesson.videos),
+                patched(Slot::Document, lesson.documents),
+            ) {
                 (None, None) => {}
                 (Some(of_videos), None) => videos.push((lesson.id.as_str(), of_videos)),
                 (None, Some(of_documents)) => documents.push((lesson.id.as_str(), of_documents)),
@@ -268,7 +312,7 @@ impl Writer {
         for (statement, rows) in [(&self.update_videos, &videos), (&self.update_documents, &documents)] {
             if !rows.is_empty() {
                 let parameters = [
-                    arrays::text(rows.iter().map(|(id, _)| Some(*id))).into(),
+                    arrays::ids(self.ids_are_uuids, rows.iter().map(|(id, _)| Some(*id))).into(),
                     arrays::jsonb(rows.iter().map(|(_, column)| Some(column.datum()))).into(),
                 ];
                 expect(connection.run(statement, Mode::Write, &parameters).len(), rows.len())?;
@@ -278,11 +322,14 @@ impl Writer {
             return Ok(());
         }
         let parameters = [
-            arrays::text(both.iter().map(|(id, ..)| Some(*id))).into(),
+            arrays::ids(self.ids_are_uuids, both.iter().map(|(id, ..)| Some(*id))).into(),
             arrays::jsonb(both.iter().map(|(_, videos, _)| Some(videos.datum()))).into(),
             arrays::jsonb(both.iter().map(|(.., documents)| Some(documents.datum()))).into(),
         ];
-        expect(connection.run(&self.update_both, Mode::Write, &parameters).len(), both.len())
+        expect(
+            connection.run(&self.update_both, Mode::Write, &parameters).len(),
+            both.len(),
+        )
     }
 }
 

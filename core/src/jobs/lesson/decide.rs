@@ -51,7 +51,11 @@ impl Outcome {
     /// The existing row that the item ends at: only such an asset can have a usage already.
     pub fn existing_asset(&self) -> Option<AssetId> {
         match self {
-            Outcome::Eligible { action: Action::ReuseAssetId | Action::ReuseKey, asset, .. } => asset.id,
+            Outcome::Eligible {
+                action: Action::ReuseAssetId | Action::ReuseKey,
+                asset,
+                ..
+            } => asset.id,
             _ => None,
         }
     }
@@ -67,21 +71,33 @@ pub fn decide<J, K: Known>(item: &Normalized<'_, J>, known: Option<&mut K>) -> O
         Normalized::Skipped { reason, asset_id } => {
             // An HLS video: its manifest is on the asset, not in the item.
             return match asset_id.and_then(|id| known.by_id(id)) {
-                Some(asset) => Outcome::Eligible { action: Action::ReuseAssetId, asset, patch: false },
+                Some(asset) => Outcome::Eligible {
+                    action: Action::ReuseAssetId,
+                    asset,
+                    patch: false,
+                },
                 None => Outcome::Skipped(*reason),
             };
         }
     };
     if let Some(id) = media.asset_id {
         if let Some(asset) = known.by_id(id).filter(|_| known.has_key(id, &media.canonical_key)) {
-            return Outcome::Eligible { action: Action::ReuseAssetId, asset, patch: false };
+            return Outcome::Eligible {
+                action: Action::ReuseAssetId,
+                asset,
+                patch: false,
+            };
         }
     }
     let (action, asset) = match known.by_key(&media.canonical_key) {
         Some(asset) => (Action::ReuseKey, asset),
-        None => {
-            (Action::Create, Found { id: known.create(media), has_byte_size: media.byte_size.is_some() })
-        }
+        None => (
+            Action::Create,
+            Found {
+                id: known.create(media),
+                has_byte_size: media.byte_size.is_some(),
+            },
+        ),
     };
     let patch = asset.id.is_none() || media.asset_id != asset.id;
     Outcome::Eligible { action, asset, patch }
@@ -167,7 +183,12 @@ impl Counters {
 
     /// The counters of a lesson that could not be written: nothing of it but that it was there.
     pub fn of_failed_lesson(items: i64) -> Self {
-        Counters { lessons_scanned: 1, media_items_scanned: items, errors: 1, ..Counters::default() }
+        Counters {
+            lessons_scanned: 1,
+            media_items_scanned: items,
+            errors: 1,
+            ..Counters::default()
+        }
     }
 
     /// The sums that must hold in every batch; `items_of_failed` are the items of its failed lessons.

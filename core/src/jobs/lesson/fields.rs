@@ -45,7 +45,10 @@ impl<'t> Decimal<'t> {
     }
 
     fn is_zero(&self) -> bool {
-        self.integer.bytes().chain(self.fraction.bytes()).all(|digit| digit == b'0')
+        self.integer
+            .bytes()
+            .chain(self.fraction.bytes())
+            .all(|digit| digit == b'0')
     }
 
     /// The digits before the decimal point as a number, the digit behind it, and whether any other digit follows;

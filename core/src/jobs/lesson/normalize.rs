@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use super::fields::{seconds, text, whole_number};
 use super::{parse_asset_id, AssetId, Reason, Slot};
 use crate::identity::{
-    asset_canonical_key, canonical_url, google_drive_file_id, infer_asset_kind, infer_mime_type, youtube_video_id, Address,
+    asset_canonical_key, canonical_url, google_drive_file_id, infer_asset_kind, infer_mime_type, youtube_video_id,
+    Address,
 };
 use crate::json::{Json, Kind};
 
@@ -31,9 +32,15 @@ impl Provider {
     }
 
     fn of_type(name: &str) -> Option<Self> {
-        [Provider::Upload, Provider::YouTube, Provider::Generic, Provider::ExternalUrl, Provider::GoogleDrive]
-            .into_iter()
-            .find(|provider| provider.name().eq_ignore_ascii_case(name))
+        [
+            Provider::Upload,
+            Provider::YouTube,
+            Provider::Generic,
+            Provider::ExternalUrl,
+            Provider::GoogleDrive,
+        ]
+        .into_iter()
+        .find(|provider| provider.name().eq_ignore_ascii_case(name))
     }
 }
 
@@ -65,7 +72,10 @@ pub struct Media<'a, J> {
 pub enum Normalized<'a, J> {
     Eligible(Box<Media<'a, J>>),
     /// `asset_id` only with [`Reason::MissingKey`]: an asset that exists makes the item eligible after all.
-    Skipped { reason: Reason, asset_id: Option<AssetId> },
+    Skipped {
+        reason: Reason,
+        asset_id: Option<AssetId>,
+    },
 }
 
 impl<J> Normalized<'_, J> {
@@ -89,7 +99,13 @@ pub fn normalize<'a, J: Json<'a>>(slot: Slot, item: Option<J>) -> Normalized<'a,
     let Some(item) = item.filter(|item| item.kind() == Kind::Object) else {
         return Normalized::skipped(Reason::Malformed);
     };
-    let key = text(item, "key").or_else(|| if slot == Slot::Video { text(item, "videoKey") } else { None });
+    let key = text(item, "key").or_else(|| {
+        if slot == Slot::Video {
+            text(item, "videoKey")
+        } else {
+            None
+        }
+    });
     let link = text(item, "link");
     let provider = match (slot, &key, &link) {
         (Slot::Video, ..) => match video_provider(item, key.is_some(), link.as_deref()) {
@@ -102,9 +118,10 @@ pub fn normalize<'a, J: Json<'a>>(slot: Slot, item: Option<J>) -> Normalized<'a,
     };
     match (provider, key, link) {
         (Provider::Upload, Some(key), link) => upload(slot, item, key, link),
-        (Provider::Upload, None, _) => {
-            Normalized::Skipped { reason: Reason::MissingKey, asset_id: asset_id_of(item) }
-        }
+        (Provider::Upload, None, _) => Normalized::Skipped {
+            reason: Reason::MissingKey,
+            asset_id: asset_id_of(item),
+        },
         (_, _, None) => Normalized::skipped(Reason::MissingLink),
         (provider, _, Some(link)) => external(slot, item, provider, &link),
     }
@@ -149,7 +166,9 @@ fn external<'a, J: Json<'a>>(slot: Slot, item: J, provider: Provider, link: &str
         Provider::YouTube => youtube(link),
         _ => addressed(slot, item, provider, link),
     };
-    let Some(found) = found else { return Normalized::skipped(Reason::UnsupportedLink) };
+    let Some(found) = found else {
+        return Normalized::skipped(Reason::UnsupportedLink);
+    };
     Normalized::Eligible(Box::new(Media {
         storage_provider: "external",
         storage_key: found.storage_key.map(Cow::Owned),
@@ -179,7 +198,13 @@ fn youtube(link: &str) -> Option<External> {
         Some(id) => format!("https://www.youtube.com/watch?v={id}"),
         None => canonical_url(link)?,
     };
-    Some(External { storage_key: None, source_url, canonical_key, kind, mime_type: None })
+    Some(External {
+        storage_key: None,
+        source_url,
+        canonical_key,
+        kind,
+        mime_type: None,
+    })
 }
 
 fn addressed<'a, J: Json<'a>>(slot: Slot, item: J, provider: Provider, link: &str) -> Option<External> {
@@ -187,17 +212,25 @@ fn addressed<'a, J: Json<'a>>(slot: Slot, item: J, provider: Provider, link: &st
     let mime_type = mime_type(slot, item, metadata_of(item)).or_else(|| address.mime_type());
     let kind = infer_asset_kind(mime_type.as_deref(), slot.default_kind());
     let (storage_key, canonical_key) = match provider {
-        Provider::GoogleDrive => {
-            (google_drive_file_id(link), asset_canonical_key(provider.name(), link, Some(kind))?)
-        }
+        Provider::GoogleDrive => (
+            google_drive_file_id(link),
+            asset_canonical_key(provider.name(), link, Some(kind))?,
+        ),
         _ => (None, address.key(provider.name(), kind)?),
     };
-    Some(External { storage_key, source_url: address.into_url(), canonical_key, kind, mime_type })
+    Some(External {
+        storage_key,
+        source_url: address.into_url(),
+        canonical_key,
+        kind,
+        mime_type,
+    })
 }
 
 /// The id of `youtube:video:<id>`; a link of provider youtube without an id has a URL in its place.
 fn youtube_id_of_key(key: &str) -> Option<&str> {
-    key.strip_prefix("youtube:video:").filter(|id| id.len() == 11 && !id.contains([':', '/']))
+    key.strip_prefix("youtube:video:")
+        .filter(|id| id.len() == 11 && !id.contains([':', '/']))
 }
 
 /// The fields that do not depend on where the asset lives; the others hold placeholders for the caller to replace.
@@ -212,10 +245,14 @@ fn described<'a, J: Json<'a>>(slot: Slot, item: J, metadata: Option<J>, provider
     };
     let byte_size = item.get("size").and_then(whole_number).or_else(|| {
         let metadata = metadata?;
-        ["byteSize", "size"].into_iter().find_map(|name| whole_number(metadata.get(name)?))
+        ["byteSize", "size"]
+            .into_iter()
+            .find_map(|name| whole_number(metadata.get(name)?))
     });
     let duration_seconds = metadata.and_then(|metadata| {
-        ["duration", "durationSeconds"].into_iter().find_map(|name| seconds(metadata.get(name)?))
+        ["duration", "durationSeconds"]
+            .into_iter()
+            .find_map(|name| seconds(metadata.get(name)?))
     });
     Media {
         provider: provider.name(),
@@ -241,8 +278,14 @@ fn described<'a, J: Json<'a>>(slot: Slot, item: J, metadata: Option<J>, provider
 fn mime_type<'a, J: Json<'a>>(slot: Slot, item: J, metadata: Option<J>) -> Option<String> {
     let of_metadata = |name: &str| metadata.and_then(|metadata| text(metadata, name));
     let (declared, file_name) = match slot {
-        Slot::Video => (of_metadata("mimeType"), text(item, "fileName").or_else(|| of_metadata("fileName"))),
-        Slot::Document => (of_metadata("mimeType").or_else(|| text(item, "type")), text(item, "name")),
+        Slot::Video => (
+            of_metadata("mimeType"),
+            text(item, "fileName").or_else(|| of_metadata("fileName")),
+        ),
+        Slot::Document => (
+            of_metadata("mimeType").or_else(|| text(item, "type")),
+            text(item, "name"),
+        ),
     };
     infer_mime_type(declared.as_deref(), file_name.as_deref(), None)
 }
