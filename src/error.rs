@@ -27,6 +27,15 @@ pub fn limit_reached(message: impl Into<String>, detail: impl Into<String>, hint
         .set_hint(hint)
 }
 
+/// The search_path names no schema that exists (3F000).
+pub fn no_schema() -> ErrorReport {
+    report(
+        Code::ERRCODE_INVALID_SCHEMA_NAME,
+        "no schema has been selected to create the tables in",
+    )
+    .set_hint("SET search_path = public;")
+}
+
 /// A right that the caller lacks (42501), in the server's own words.
 pub fn permission_denied(relation: &str, detail: impl Into<String>) -> ErrorReport {
     report(

@@ -1,7 +1,7 @@
 //! What a dry run remembers: the keys it would have created, as 128-bit hashes.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -41,7 +41,12 @@ pub struct KeySet {
 
 /// The 128-bit hash of a key of an owner.
 pub fn hash(owner: &str, key: &[u8]) -> u128 {
-    let mut hasher = SipHasher13::new();
+    thread_local! {
+        /// Made anew in every backend, so that nobody can write a link that collides with another's.
+        static SECRET: (u64, u64) = (RandomState::new().build_hasher().finish(), RandomState::new().build_hasher().finish());
+    }
+    let (first, second) = SECRET.with(|secret| *secret);
+    let mut hasher = SipHasher13::new_with_keys(first, second);
     hasher.write(owner.as_bytes());
     // No text holds this byte, so that ("ab", "c") and ("a", "bc") differ.
     hasher.write(&[0xFF]);

@@ -54,7 +54,7 @@ pub struct Relation {
 /// A unique index that an ON CONFLICT clause or a keyset can rely on.
 #[derive(Clone, Debug)]
 pub struct UniqueIndex {
-    /// Deferrable: ON CONFLICT cannot use it.
+    /// Deferrable: checked too late to be a safety net.
     pub deferrable: bool,
     /// Has a WHERE clause.
     pub partial: bool,
@@ -232,7 +232,7 @@ impl Relation {
             return Ok(());
         }
         Err(invalid_argument(
-            format!("{argument} is not a {column_type}: {}", quote_literal(value)),
+            format!("{argument} is not of type {column_type}: {}", quote_literal(value)),
             format!("It takes the text of a value of {}.{column}.", self.sql_name),
         ))
     }

@@ -52,6 +52,10 @@ pub fn check_privilege(connection: &Connection, relation: &Relation, privilege: 
     if missing.is_empty() && !columns.is_empty() {
         return Ok(());
     }
+    let role = connection
+        .query("SELECT pg_catalog.quote_ident(CURRENT_USER)", Mode::Read, &[])
+        .text(0, 0);
+    let role = role.unwrap_or_default();
     let kind = if relation.is_view { "view" } else { "table" };
     let what = if missing.is_empty() {
         String::new()
@@ -62,7 +66,7 @@ pub fn check_privilege(connection: &Connection, relation: &Relation, privilege: 
         &format!("{kind} {}", relation.name),
         format!("The run needs {privilege}{what} on it."),
     )
-    .set_hint(format!("GRANT {privilege} ON {} TO CURRENT_ROLE;", relation.sql_name)))
+    .set_hint(format!("GRANT {privilege} ON {} TO {role};", relation.sql_name)))
 }
 
 /// Holds the job's lock on `relation` until the transaction ends, so that two executing runs go one after the other.

@@ -124,6 +124,12 @@ fn backfill_lesson_assets(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> Result<Record, ErrorReport> {
     let options = Options::new(batch, execute, max_lessons)?;
+    if skip_settled.is_none() {
+        return Err(invalid_argument(
+            "skip_settled must be true or false, not NULL",
+            "false looks at every lesson.",
+        ));
+    }
     if skip_settled == Some(true) {
         return Err(not_supported(
             "skip_settled is not supported yet",

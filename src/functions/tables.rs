@@ -39,11 +39,11 @@ fn create_asset_tables(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorRepo
     backend::prevent_if_read_only("create_asset_tables()");
     let rows = RowSet::begin(fcinfo)?;
     spi::connect(|connection| {
-        let steps = table_ddl::create(connection);
+        let steps = table_ddl::create(connection)?;
         table_ddl::run(connection, &steps);
         put_steps(&rows, &steps, true);
-    });
-    Ok(())
+        Ok(())
+    })
 }
 
 #[pg_extern(sql = r#"

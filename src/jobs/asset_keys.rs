@@ -11,6 +11,12 @@ use crate::error::Result;
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
 use crate::postgres::{arrays, write_flag};
 
+/// Provider, storage key, link and kind of a row: what its key is made of.
+type KeyFields = [Option<String>; 4];
+
+/// A row and its fate: place in the page, id, organization, fate, whether it has a size.
+type FateOfRow = (usize, [u8; 16], String, Fate, bool);
+
 /// What became of one row.
 #[derive(Clone, PartialEq, Eq)]
 enum Fate {
@@ -68,7 +74,7 @@ pub struct AssetKeys<'r> {
     update: Statement,
     again: Statement,
     /// Rows of the present page that changed after it was read; `None` for one that has gone or got a key.
-    changed: HashMap<[u8; 16], Option<[Option<String>; 4]>>,
+    changed: HashMap<[u8; 16], Option<KeyFields>>,
 }
 
 /// A page of rows: columns id, organization, creation time, provider, storage key, link, kind, has a size.
@@ -78,7 +84,7 @@ pub struct Page {
 
 /// The fates of a slice's rows.
 pub struct Decided {
-    fates: Vec<(usize, [u8; 16], String, Fate, bool)>,
+    fates: Vec<FateOfRow>,
 }
 
 impl<'r> AssetKeys<'r> {
@@ -172,7 +178,7 @@ impl<'r> AssetKeys<'r> {
     }
 
     /// Provider, storage key, link and kind of a row as last seen; `None` when it needs no key any more.
-    fn fields(&self, page: &Page, row: usize, id: [u8; 16]) -> Option<[Option<String>; 4]> {
+    fn fields(&self, page: &Page, row: usize, id: [u8; 16]) -> Option<KeyFields> {
         match self.changed.get(&id) {
             Some(fields) => fields.clone(),
             None => Some([3, 4, 5, 6].map(|column| page.rows.text(row, column))),
@@ -251,7 +257,7 @@ impl Job for AssetKeys<'_> {
     }
 
     fn decide(&mut self, connection: &Connection, mode: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
-        let mut keyed: Vec<(usize, [u8; 16], String, Option<String>, bool)> = Vec::with_capacity(to - from);
+        let mut keyed = Vec::with_capacity(to - from);
         for row in from..to {
             let id = page.rows.uuid(row, 0).unwrap_or_default();
             let Some([provider, storage_key, source_url, kind]) = self.fields(page, row, id) else {
@@ -263,13 +269,9 @@ impl Job for AssetKeys<'_> {
                 source_url.as_deref(),
                 kind.as_deref(),
             );
-            keyed.push((
-                row,
-                id,
-                page.rows.text(row, 1).unwrap_or_default(),
-                key,
-                page.rows.get(row, 7).unwrap_or(false),
-            ));
+            let organization = page.rows.text(row, 1).unwrap_or_default();
+            let has_size: bool = page.rows.get(row, 7).unwrap_or(false);
+            keyed.push((row, id, organization, key, has_size));
         }
         let wanted: Vec<(&str, &str)> = keyed
             .iter()
@@ -324,7 +326,7 @@ impl Job for AssetKeys<'_> {
         _: usize,
         decided: Decided,
     ) -> std::result::Result<Decided, Stale> {
-        let mut keys: Vec<(&str, [u8; 16], [Option<String>; 4])> = decided
+        let mut keys: Vec<(&str, [u8; 16], KeyFields)> = decided
             .fates
             .iter()
             .filter_map(|(row, id, _, fate, _)| match fate {

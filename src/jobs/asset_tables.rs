@@ -283,7 +283,7 @@ fn missing_unique(
             } else {
                 "treats NULLs as distinct"
             };
-            format!("; index {} {what}, so that ON CONFLICT cannot use it", index.name)
+            format!("; index {} {what}, which is no safety net", index.name)
         })
         .collect();
     let kind = if nulls_equal {

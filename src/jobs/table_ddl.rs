@@ -1,6 +1,7 @@
 //! The DDL of `assets` and `asset_usages`: for those who have none, and for those whose tables lack the safety nets.
 
 use crate::engine::relation::{quote_ident, quote_literal, Relation};
+use crate::error::{no_schema, Result};
 use crate::postgres::spi::{Connection, Mode};
 
 use super::asset_tables::{extension_schema, unique_usable, Found, ASSET_KEY, HAS_NULLS_NOT_DISTINCT, USAGE_KEY};
@@ -35,9 +36,12 @@ impl Step {
 ///
 /// What identifies has collation "C": it is compared byte by byte, faster, and an operating system's new collation
 /// version cannot break its indexes.
-pub fn create(connection: &Connection) -> Vec<Step> {
+///
+/// # Errors
+/// 3F000 when the search_path names no schema to make them in.
+pub fn create(connection: &Connection) -> Result<Vec<Step>> {
     let found = Found::look(connection);
-    let schema = current_schema(connection);
+    let schema = current_schema(connection)?;
     let organization_type = found
         .group
         .as_ref()
@@ -115,7 +119,7 @@ pub fn create(connection: &Connection) -> Vec<Step> {
             steps.push(Step::new(&table, format!("CREATE INDEX ON {table} (asset_id)")));
         }
     }
-    steps
+    Ok(steps)
 }
 
 /// What `prepare_asset_tables()` does: brings existing tables up to what an execute needs.
@@ -141,9 +145,13 @@ pub fn prepare(connection: &Connection, assets: &Relation, usages: &Relation) ->
         if !has_unkeyed_index(connection, assets) {
             steps.push(unkeyed_index(table, assets.has("created_at")));
         }
-        if !has_key_triggers(connection, assets) {
-            steps.extend(key_triggers(connection, table));
-        }
+        let present = key_trigger_functions(connection, assets);
+        let triggers = key_triggers(connection, table);
+        steps.extend(
+            triggers
+                .into_iter()
+                .filter(|step| !present.iter().any(|function| step.ddl.contains(function))),
+        );
     }
     if !unique_usable(connection, usages, &USAGE_KEY, true) {
         let table = &usages.base_sql_name;
@@ -196,15 +204,16 @@ fn has_unkeyed_index(connection: &Connection, assets: &Relation) -> bool {
     !rows.is_empty()
 }
 
-fn has_key_triggers(connection: &Connection, assets: &Relation) -> bool {
+/// The functions of the key triggers that the table has.
+fn key_trigger_functions(connection: &Connection, assets: &Relation) -> Vec<String> {
     let rows = connection.query(
-        "SELECT 1 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-         WHERE t.tgrelid = $1::pg_catalog.oid AND p.proname IN ('asset_keys_after_insert', 'asset_key_before_update', 'asset_key_after_update')
+        "SELECT p.proname::pg_catalog.text FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+         WHERE t.tgrelid = $1::pg_catalog.oid
            AND p.pronamespace = (SELECT e.extnamespace FROM pg_catalog.pg_extension e WHERE e.extname = 'media_assets')",
         Mode::Read,
         &[i64::from(assets.base_oid.to_u32()).into()],
     );
-    rows.len() >= 3
+    (0..rows.len()).filter_map(|row| rows.text(row, 0)).collect()
 }
 
 fn key_triggers(connection: &Connection, table: &str) -> [Step; 3] {
@@ -243,9 +252,9 @@ fn base_columns(connection: &Connection, relation: &Relation, columns: &[&str]) 
     names.join(", ")
 }
 
-fn current_schema(connection: &Connection) -> String {
+fn current_schema(connection: &Connection) -> Result<String> {
     let rows = connection.query("SELECT pg_catalog.current_schema()::pg_catalog.text", Mode::Read, &[]);
-    rows.text(0, 0).map_or_else(String::new, |schema| quote_ident(&schema))
+    rows.text(0, 0).map(|schema| quote_ident(&schema)).ok_or_else(no_schema)
 }
 
 /// Equal usages, which no constraint could be put upon: one row for each group of them.

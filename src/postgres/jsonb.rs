@@ -109,8 +109,11 @@ impl<'a> JsonbRef<'a> {
     }
 
     pub(super) fn container(self) -> Option<*mut pg_sys::JsonbContainer> {
+        if self.value.type_ != jbvType::jbvBinary {
+            return None;
+        }
         // SAFETY: the union holds `binary` when the tag says so.
-        (self.value.type_ == jbvType::jbvBinary).then(|| unsafe { self.value.val.binary.data })
+        Some(unsafe { self.value.val.binary.data })
     }
 
     fn header(self) -> u32 {

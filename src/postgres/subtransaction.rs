@@ -14,7 +14,7 @@ pub struct Failure {
 #[derive(Debug)]
 enum Caught {
     /// The error, and its code as PostgreSQL had it: pgrx turns codes that it does not know into XX000.
-    Error(CaughtError, i32),
+    Error(Box<CaughtError>, i32),
     /// A trigger of the user's kept a row from being written, without an error.
     Refused(String),
 }
@@ -28,31 +28,11 @@ impl Failure {
     }
 
     fn of(caught: CaughtError, raised: i32) -> Self {
-        let failure = Failure {
-            caught: Caught::Error(caught, 0),
-        };
-        let known = failure.report().map_or(0, |report| report.sql_error_code() as i32);
+        let known = report(&caught).sql_error_code() as i32;
         let unknown = pg_sys::errcodes::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR as i32;
-        match failure.caught {
-            Caught::Error(caught, _) if known == unknown && raised != 0 => Failure {
-                caught: Caught::Error(caught, raised),
-            },
-            Caught::Error(caught, _) => Failure {
-                caught: Caught::Error(caught, known),
-            },
-            refused => Failure { caught: refused },
-        }
-    }
-
-    fn report(&self) -> Option<&pg_sys::panic::ErrorReportWithLevel> {
-        match &self.caught {
-            Caught::Error(
-                CaughtError::PostgresError(report)
-                | CaughtError::ErrorReport(report)
-                | CaughtError::RustPanic { ereport: report, .. },
-                _,
-            ) => Some(report),
-            Caught::Refused(_) => None,
+        let code = if known == unknown && raised != 0 { raised } else { known };
+        Failure {
+            caught: Caught::Error(Box::new(caught), code),
         }
     }
 
@@ -68,13 +48,13 @@ impl Failure {
     pub fn message(&self) -> &str {
         match &self.caught {
             Caught::Refused(message) => message,
-            Caught::Error(..) => self.report().map_or("", |report| report.message()),
+            Caught::Error(caught, _) => report(caught).message(),
         }
     }
 
     /// Whether the failure says nothing about the row at hand: cancelled, shut down, out of resources, broken.
     pub fn stops_the_run(&self) -> bool {
-        matches!(self.caught, Caught::Error(CaughtError::RustPanic { .. }, _))
+        matches!(&self.caught, Caught::Error(caught, _) if matches!(**caught, CaughtError::RustPanic { .. }))
             || matches!(self.sqlstate().get(..2), Some("53" | "57" | "58" | "XX"))
     }
 
@@ -96,6 +76,14 @@ impl Failure {
             Caught::Error(caught, _) => caught.rethrow(),
             Caught::Refused(message) => panic!("{message}"),
         }
+    }
+}
+
+fn report(caught: &CaughtError) -> &pg_sys::panic::ErrorReportWithLevel {
+    match caught {
+        CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. } => report,
     }
 }
 

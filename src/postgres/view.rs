@@ -40,7 +40,7 @@ unsafe fn base_of_query(query: *mut pg_sys::Query) -> Option<(pg_sys::Oid, HashM
                 continue;
             }
             let variable = expression.cast::<pg_sys::Var>();
-            if (*variable).varno as i32 == index as i32 && (*variable).varattno > 0 {
+            if i64::from((*variable).varno) == i64::from(index) && (*variable).varattno > 0 {
                 columns.insert((*target).resno, (*variable).varattno);
             }
         }

@@ -305,7 +305,7 @@ fn the_reference_names_every_function_column_and_setting() {
             "SELECT DISTINCT p.proname::text || '(' FROM pg_proc p
              JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
              JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND e.extname = 'media_assets'
-             WHERE p.proname NOT LIKE 'tiny%'
+             WHERE p.proname <> 'run_tiny_job'
              UNION
              SELECT DISTINCT a FROM pg_proc p CROSS JOIN unnest(p.proargnames) a
              WHERE p.proname IN ('backfill_lesson_assets', 'explain_lesson_assets', 'verify_lesson_assets', 'backfill_asset_keys',
