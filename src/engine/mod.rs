@@ -143,6 +143,11 @@ impl Options {
         })
     }
 
+    /// An estimate of the rows to come, no more than the run will look at.
+    fn bounded(&self, estimate: Option<i64>) -> Option<i64> {
+        estimate.map(|rows| self.max_rows.map_or(rows, |max| rows.min(max)))
+    }
+
     pub fn mode(&self) -> Mode {
         if self.execute {
             Mode::Write
@@ -181,7 +186,7 @@ pub fn run<J: Job>(
     options: &Options,
     each: impl FnMut(&J::Page, usize, &J::Decided),
 ) -> Result<Summary<J::Counters>> {
-    let progress = Progress::start(J::NAME, J::ROWS, job.estimate(connection));
+    let progress = Progress::start(J::NAME, J::ROWS, options.bounded(job.estimate(connection)));
     run_with(connection, job, options, Some(progress), each)
 }
 

@@ -128,7 +128,9 @@ impl Job for LessonAssets<'_> {
     const ROW: &'static str = "lesson";
 
     fn estimate(&self, _: &Connection) -> Option<i64> {
-        (self.tables.lesson.row_estimate >= 0.0).then_some(self.tables.lesson.row_estimate as i64)
+        // The statistics say how many lessons there are, not how many of them are in a narrower scope.
+        let rows = self.tables.lesson.row_estimate;
+        (rows >= 0.0 && !self.reader.is_narrowed()).then_some(rows as i64)
     }
 
     fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&String>, limit: i64) -> Page {

@@ -128,6 +128,11 @@ impl Reader {
         Ok(reader)
     }
 
+    /// Whether the run looks at a part of the lessons.
+    pub fn is_narrowed(&self) -> bool {
+        self.filter.organization_id.is_some() || self.filter.after.is_some()
+    }
+
     pub fn page(&self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
         let bound = self.bound.as_deref();
         let organization = self.filter.organization_id.as_deref();
