@@ -101,6 +101,7 @@ fn run(
         engine::run_phase(connection, keys, options)?;
     }
     let mut job = LessonAssets::new(connection, tables, filter, keys, options.execute)?;
+    job.learn_keys(connection, options.mode());
     engine::run(connection, &mut job, options, |_, _, decided| each(decided))
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use media_assets_core::jobs::lesson::{self, AssetId, Found, Media, Normalized};
 
+use super::known_keys::{Knowledge, KnownKeys};
 use super::read::Lesson;
 use super::Item;
 use crate::engine::key_set::{hash, Build, KeySet, KeyedRows};
@@ -197,9 +198,10 @@ impl LookUps {
         lessons: &[Lesson],
         items: &[Item],
         known: &mut Known<'_>,
+        keys: Option<&KnownKeys>,
     ) {
         self.by_id(connection, mode, lessons, items, known);
-        self.by_key(connection, mode, lessons, items, known);
+        self.by_key(connection, mode, lessons, items, known, keys);
     }
 
     fn by_id(&self, connection: &Connection, mode: Mode, lessons: &[Lesson], items: &[Item], known: &mut Known<'_>) {
@@ -238,7 +240,15 @@ impl LookUps {
         }
     }
 
-    fn by_key(&self, connection: &Connection, mode: Mode, lessons: &[Lesson], items: &[Item], known: &mut Known<'_>) {
+    fn by_key(
+        &self,
+        connection: &Connection,
+        mode: Mode,
+        lessons: &[Lesson],
+        items: &[Item],
+        known: &mut Known<'_>,
+        known_keys: Option<&KnownKeys>,
+    ) {
         let Some(statement) = &self.by_key else { return };
         let mut keys: Vec<(&str, &str, u128)> = Vec::with_capacity(items.len());
         let mut asked = HashSet::with_capacity_and_hasher(items.len(), Build::default());
@@ -254,7 +264,11 @@ impl LookUps {
                 .and_then(|id| known.by_id.get(&hash(organization, &id)))
                 .is_some_and(|stored| stored.key == Some(key));
             if !settled_by_id && asked.insert(key) && known.planned.get(organization, &media.canonical_key).is_none() {
-                keys.push((organization, &media.canonical_key, key));
+                match known_keys.map_or(Knowledge::Unknown, |known_keys| known_keys.of(key)) {
+                    Knowledge::Exists(found) => drop(known.by_key.insert(key, found)),
+                    Knowledge::Missing => {}
+                    Knowledge::Unknown => keys.push((organization, &media.canonical_key, key)),
+                }
             }
         }
         if keys.is_empty() {

@@ -1,12 +1,13 @@
 //! Lesson media → assets: reads lessons, decides their items, writes assets, usages and `assetId`s.
 
 mod known;
+mod known_keys;
 mod read;
 mod write;
 
 use std::collections::HashMap;
 
-use media_assets_core::jobs::lesson::{decide, normalize, AssetId, Counters, Normalized, Outcome, Reason, Slot};
+use media_assets_core::jobs::lesson::{decide, normalize, AssetId, Counters, Found, Normalized, Outcome, Reason, Slot};
 use media_assets_core::json::{Json, Kind};
 
 use super::asset_keys::AssetKeys;
@@ -17,6 +18,7 @@ use crate::error::Result;
 use crate::postgres::jsonb::JsonbRef;
 use crate::postgres::spi::{Connection, Mode};
 use known::{Known, LookUps};
+use known_keys::KnownKeys;
 pub use read::Filter;
 use read::{Lesson, Page, Reader};
 use write::Writer;
@@ -90,6 +92,8 @@ pub struct LessonAssets<'t> {
     planned: KeySet,
     /// Keys that a dry run gave to rows without one.
     keyed: KeyedRows,
+    /// The keys that exist, while they are few.
+    known_keys: KnownKeys,
     remembers: bool,
     /// The reading of the present slice's lessons is out of date: read them again, under lock.
     reread: bool,
@@ -111,9 +115,18 @@ impl<'t> LessonAssets<'t> {
             tables,
             planned: KeySet::default(),
             keyed: keys.map(|keys| keys.given).unwrap_or_default(),
+            known_keys: KnownKeys::default(),
             remembers: !execute,
             reread: false,
         })
+    }
+}
+
+impl LessonAssets<'_> {
+    /// Reads the keys that exist, where they are few; to be called when the rows without key have theirs.
+    pub fn learn_keys(&mut self, connection: &Connection, mode: Mode) {
+        let organization = self.reader.organization();
+        self.known_keys = KnownKeys::load(connection, mode, self.tables.assets.as_ref(), organization);
     }
 }
 
@@ -150,12 +163,13 @@ impl Job for LessonAssets<'_> {
     }
 
     fn decide(&mut self, connection: &Connection, mode: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
-        let lessons = if std::mem::take(&mut self.reread) {
+        let again = std::mem::take(&mut self.reread);
+        let lessons = if again {
             self.reader.again(connection, page, from, to)
         } else {
             (from..to).map(|row| page.lesson(row)).collect()
         };
-        Ok(self.decide_lessons(connection, mode, lessons))
+        Ok(self.decide_lessons(connection, mode, lessons, again))
     }
 
     fn has_writes(decided: &Decided) -> bool {
@@ -205,16 +219,22 @@ impl Job for LessonAssets<'_> {
     }
 
     fn remember(&mut self, decided: &Decided) -> Result<()> {
-        if !self.remembers {
-            return Ok(());
-        }
         for index in &decided.creating {
             let item = &decided.items[*index];
             if let (Some(organization), Normalized::Eligible(media)) =
                 (&decided.lessons[item.lesson].organization, &item.normalized)
             {
-                self.planned
-                    .insert(organization, &media.canonical_key, media.byte_size.is_some())?;
+                let has_byte_size = media.byte_size.is_some();
+                if self.remembers {
+                    self.planned.insert(organization, &media.canonical_key, has_byte_size)?;
+                } else if let Outcome::Eligible {
+                    asset: Found { id: Some(id), .. },
+                    ..
+                } = item.outcome
+                {
+                    self.known_keys
+                        .created(organization, &media.canonical_key, id, has_byte_size);
+                }
             }
         }
         Ok(())
@@ -228,7 +248,7 @@ impl Item {
 }
 
 impl LessonAssets<'_> {
-    fn decide_lessons(&mut self, connection: &Connection, mode: Mode, lessons: Vec<Lesson>) -> Decided {
+    fn decide_lessons(&mut self, connection: &Connection, mode: Mode, lessons: Vec<Lesson>, again: bool) -> Decided {
         let mut items = Vec::new();
         for (index, lesson) in lessons.iter().enumerate() {
             for (slot, column) in [(Slot::Video, &lesson.videos), (Slot::Document, &lesson.documents)] {
@@ -246,7 +266,9 @@ impl LessonAssets<'_> {
             }
         }
         let mut known = Known::new(&self.planned, &self.keyed, mode == Mode::Write);
-        self.look_ups.assets(connection, mode, &lessons, &items, &mut known);
+        let known_keys = (!again).then_some(&self.known_keys);
+        self.look_ups
+            .assets(connection, mode, &lessons, &items, &mut known, known_keys);
         let mut creating = Vec::new();
         for (index, item) in items.iter_mut().enumerate() {
             item.outcome = match lessons[item.lesson].organization.as_deref() {

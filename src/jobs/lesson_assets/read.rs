@@ -128,6 +128,10 @@ impl Reader {
         Ok(reader)
     }
 
+    pub fn organization(&self) -> Option<&str> {
+        self.filter.organization_id.as_deref()
+    }
+
     /// Whether the run looks at a part of the lessons.
     pub fn is_narrowed(&self) -> bool {
         self.filter.organization_id.is_some() || self.filter.after.is_some()
