@@ -27,6 +27,15 @@ pub fn limit_reached(message: impl Into<String>, detail: impl Into<String>, hint
         .set_hint(hint)
 }
 
+/// The extension's own tables are needed, and it is not installed in this database (42704).
+pub fn not_installed() -> ErrorReport {
+    report(
+        Code::ERRCODE_UNDEFINED_OBJECT,
+        "extension media_assets is not installed in this database",
+    )
+    .set_hint("CREATE EXTENSION media_assets;")
+}
+
 /// The search_path names no schema that exists (3F000).
 pub fn no_schema() -> ErrorReport {
     report(

@@ -15,6 +15,7 @@ compile_error!("build with panic = \"unwind\": PostgreSQL's errors travel throug
 pgrx::pg_module_magic!(name, version);
 
 pgrx::extension_sql_file!("../sql/parts/key_triggers.sql", name = "key_triggers");
+pgrx::extension_sql_file!("../sql/parts/ledger.sql", name = "ledger");
 pgrx::extension_sql_file!("../sql/parts/comments.sql", name = "comments", finalize);
 
 /// Called once when the library is loaded.

@@ -1,11 +1,32 @@
 //! The settings `media_assets.*`. Each one's description says why it exists.
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+
+/// Which decisions a run keeps in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, PostgresGucEnum)]
+pub enum LogDecisions {
+    #[name = c"none"]
+    None,
+    /// Items that were left out on purpose.
+    #[name = c"skipped"]
+    Skipped,
+    /// Those, and items for which something was written.
+    #[name = c"changed"]
+    Changed,
+    #[name = c"all"]
+    All,
+}
 
 static PROGRESS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static DRY_RUN_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(262_144);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(500);
 static MAX_FAILURES: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static LOG_CHANGES: GucSetting<bool> = GucSetting::<bool>::new(true);
+static LOG_DECISIONS: GucSetting<LogDecisions> = GucSetting::<LogDecisions>::new(LogDecisions::Skipped);
+static LOG_DECISIONS_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static BATCH_PAUSE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static TARGET_BATCH_TIME: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_REPLICA_LAG: GucSetting<i32> = GucSetting::<i32>::new(0);
 
 /// Registers the settings; called once from `_PG_init`.
 pub fn register() {
@@ -47,6 +68,62 @@ pub fn register() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    GucRegistry::define_bool_guc(
+        c"media_assets.log_changes",
+        c"Keep in the ledger what a run changes, so that it can be undone.",
+        c"It costs some bytes of WAL for each item; without it undo_backfill cannot take the run back.",
+        &LOG_CHANGES,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"media_assets.log_decisions",
+        c"Which decisions on single items a run keeps in the ledger: none, skipped, changed or all.",
+        c"The reason of an item that was left out should still be there when somebody asks; all of them would be as many rows as there are items.",
+        &LOG_DECISIONS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"media_assets.log_decisions_limit",
+        c"How many decisions of one run are kept.",
+        c"Counters are exact all the same; this bounds the log of a run over a table in which everything is odd. The triggers keep their newest.",
+        &LOG_DECISIONS_LIMIT,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"media_assets.batch_pause",
+        c"How long a committing run rests after each batch.",
+        c"Leaves room for the application between batches. 0 does not rest.",
+        &BATCH_PAUSE,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"media_assets.target_batch_time",
+        c"How long one batch of a committing run should take.",
+        c"The batch size follows it: it grows by at most a fifth and halves when a lock was waited for. 0 leaves the batch as the call gave it.",
+        &TARGET_BATCH_TIME,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"media_assets.max_replica_lag",
+        c"How far a streaming standby may be behind before a committing run waits for it.",
+        c"A backfill writes faster than a standby may replay; readers of the standby would see old rows. 0 does not look.",
+        &MAX_REPLICA_LAG,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
 }
 
 pub fn progress() -> bool {
@@ -65,4 +142,31 @@ pub fn lock_timeout() -> Option<i32> {
 
 pub fn max_failures() -> i64 {
     i64::from(MAX_FAILURES.get())
+}
+
+pub fn log_changes() -> bool {
+    LOG_CHANGES.get()
+}
+
+pub fn log_decisions() -> LogDecisions {
+    LOG_DECISIONS.get()
+}
+
+pub fn log_decisions_limit() -> i64 {
+    i64::from(LOG_DECISIONS_LIMIT.get())
+}
+
+/// In milliseconds.
+pub fn batch_pause() -> i32 {
+    BATCH_PAUSE.get()
+}
+
+/// In milliseconds; 0 for none.
+pub fn target_batch_time() -> i32 {
+    TARGET_BATCH_TIME.get()
+}
+
+/// In milliseconds; 0 for none.
+pub fn max_replica_lag() -> i32 {
+    MAX_REPLICA_LAG.get()
 }

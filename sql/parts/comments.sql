@@ -57,4 +57,24 @@ COMMENT ON FUNCTION @extschema@.key_is_out_of_date(pg_catalog.text, pg_catalog.t
     'Used by the key triggers: whether a stored key differs from the one that its row''s fields give.';
 COMMENT ON FUNCTION @extschema@.engine_is_writing() IS
     'Used by the key triggers: whether the extension itself is writing, so that its rows need no trigger. Nothing in SQL can set it.';
-COMMENT ON FUNCTION @extschema@.asset_key_before_update() IS 'Trigger of assets: a key that no longer fits its row goes with the statement that changes the row; the trigger after it gives the new one.';
+
+-- the ledger
+COMMENT ON TABLE @extschema@.backfill_runs IS
+    'Ledger: one row for each executing run; written when it starts and when it ends. Dry runs have none.';
+COMMENT ON TABLE @extschema@.backfill_ranges IS
+    'Ledger: the organizations that one worker goes through, with cursor and counters, written with each batch.';
+COMMENT ON TABLE @extschema@.backfill_requests IS
+    'Ledger: what was asked of a run while it was running; a worker obeys at its next batch.';
+COMMENT ON TABLE @extschema@.backfill_decisions IS
+    'Ledger: decisions on single items, as media_assets.log_decisions says, at most media_assets.log_decisions_limit for each run. Run NULL: a trigger''s.';
+COMMENT ON TABLE @extschema@.backfill_changes IS
+    'Ledger: what each batch changed and what was there before, in arrays; undo_backfill reads it.';
+COMMENT ON TABLE @extschema@.backfill_quarantine IS
+    'Ledger: items that could not be written, with SQLSTATE and message.';
+COMMENT ON TABLE @extschema@.backfill_waits IS
+    'Ledger: when a run waited, why, for what value, and how long.';
+COMMENT ON SEQUENCE @extschema@.backfill_runs_run_id_seq IS 'Gives run_id.';
+COMMENT ON SEQUENCE @extschema@.backfill_requests_request_id_seq IS 'Gives request_id.';
+COMMENT ON SEQUENCE @extschema@.backfill_decisions_decision_id_seq IS 'Gives decision_id.';
+COMMENT ON SEQUENCE @extschema@.backfill_changes_change_id_seq IS 'Gives change_id.';
+COMMENT ON SEQUENCE @extschema@.backfill_waits_wait_id_seq IS 'Gives wait_id.';

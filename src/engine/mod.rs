@@ -1,6 +1,7 @@
 //! One way to run every job: batches, slices, savepoints with halving, counters, progress. It knows no lessons.
 
 pub mod key_set;
+pub mod ledger;
 mod progress;
 pub mod relation;
 pub mod rights;

@@ -11,5 +11,6 @@ pub mod row_set;
 pub mod settings_level;
 pub mod spi;
 pub mod subtransaction;
+pub mod user;
 pub mod view;
 pub mod write_flag;

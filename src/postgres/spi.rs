@@ -71,6 +71,15 @@ impl From<&str> for Parameter {
     }
 }
 
+impl Parameter {
+    pub fn int8(number: Option<i64>) -> Self {
+        Parameter {
+            datum: number.map(Datum::from),
+            type_oid: pg_sys::INT8OID,
+        }
+    }
+}
+
 impl From<i64> for Parameter {
     fn from(number: i64) -> Self {
         Parameter {
