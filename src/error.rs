@@ -36,6 +36,72 @@ pub fn not_installed() -> ErrorReport {
     .set_hint("CREATE EXTENSION media_assets;")
 }
 
+/// No run has this id (42704).
+pub fn no_such_run(run_id: &str) -> ErrorReport {
+    report(Code::ERRCODE_UNDEFINED_OBJECT, format!("there is no run {run_id}"))
+        .set_hint("SELECT run_id, job, state FROM backfill_progress;")
+}
+
+/// A run of another role (42501).
+pub fn not_your_run(run_id: i64, role: &str) -> ErrorReport {
+    report(
+        Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("permission denied for run {run_id}"),
+    )
+    .set_detail(format!("It belongs to role {role}."))
+    .set_hint("Its role, members of that role and the extension's owner may see and steer it.")
+}
+
+/// A run, or the session, is in a state that does not allow it (55000).
+pub fn wrong_state(message: impl Into<String>, detail: impl Into<String>, hint: impl Into<String>) -> ErrorReport {
+    report(Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+        .set_detail(detail)
+        .set_hint(hint)
+}
+
+/// Another session has the range that this one worked on (55000).
+pub fn taken_over(run_id: i64) -> ErrorReport {
+    wrong_state(
+        format!("another session has taken over what this one did of run {run_id}"),
+        "Nothing of the last batch was kept.",
+        format!("CALL join_backfill({run_id});"),
+    )
+}
+
+/// `media_assets.max_replica_lag` needs to see the standbys (42501).
+pub fn may_not_see_replication(role: &str) -> ErrorReport {
+    report(
+        Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "permission denied to see how far standbys are behind",
+    )
+    .set_detail("media_assets.max_replica_lag is set, and pg_stat_replication hides the lag from this role.")
+    .set_hint(format!(
+        "GRANT pg_monitor TO {}; or SET media_assets.max_replica_lag = 0;",
+        pgrx::spi::quote_identifier(role)
+    ))
+}
+
+/// A run whose changes cannot be taken back (55000).
+pub fn not_undoable(run_id: i64, detail: &str) -> ErrorReport {
+    wrong_state(
+        format!("run {run_id} cannot be undone"),
+        detail,
+        format!("SELECT backfill_report({run_id});"),
+    )
+}
+
+/// A committing procedure inside a transaction block (25001).
+pub fn in_transaction_block(procedure: &str) -> ErrorReport {
+    report(
+        Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
+        format!("{procedure} commits after every batch and cannot run inside a transaction"),
+    )
+    .set_detail("It was called in a transaction block, from a function, or from a procedure that cannot commit.")
+    .set_hint(
+        "CALL it by itself, outside BEGIN … COMMIT; inside a transaction use SELECT * FROM backfill_…(batch, true).",
+    )
+}
+
 /// The search_path names no schema that exists (3F000).
 pub fn no_schema() -> ErrorReport {
     report(

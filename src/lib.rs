@@ -16,6 +16,11 @@ pgrx::pg_module_magic!(name, version);
 
 pgrx::extension_sql_file!("../sql/parts/key_triggers.sql", name = "key_triggers");
 pgrx::extension_sql_file!("../sql/parts/ledger.sql", name = "ledger");
+pgrx::extension_sql_file!(
+    "../sql/parts/progress.sql",
+    name = "progress",
+    requires = ["ledger", functions::runs::backfill_worker_is_alive]
+);
 pgrx::extension_sql_file!("../sql/parts/comments.sql", name = "comments", finalize);
 
 /// Called once when the library is loaded.

@@ -78,3 +78,31 @@ COMMENT ON SEQUENCE @extschema@.backfill_requests_request_id_seq IS 'Gives reque
 COMMENT ON SEQUENCE @extschema@.backfill_decisions_decision_id_seq IS 'Gives decision_id.';
 COMMENT ON SEQUENCE @extschema@.backfill_changes_change_id_seq IS 'Gives change_id.';
 COMMENT ON SEQUENCE @extschema@.backfill_waits_wait_id_seq IS 'Gives wait_id.';
+COMMENT ON VIEW @extschema@.backfill_progress IS
+    'Runs as they stand: state, phase, rows done and to come, rate, time left, worker, throttle, quarantine. Each role sees its own runs and those of roles it is a member of.';
+
+-- long runs
+COMMENT ON PROCEDURE @extschema@.run_backfill(pg_catalog.text, pg_catalog.int4, pg_catalog.bool, pg_catalog.jsonb, pg_catalog.int8) IS
+    'Runs a job and commits after every batch, so that it can be watched, paused, killed and resumed. Dry by default: then it stores nothing and says the counters as INFO.';
+COMMENT ON PROCEDURE @extschema@.resume_backfill(pg_catalog.int8) IS
+    'Goes on with a run that was paused, failed or interrupted, from its last batch.';
+COMMENT ON PROCEDURE @extschema@.join_backfill(pg_catalog.int8) IS
+    'Takes a part of the organizations of a run that another session works on.';
+COMMENT ON FUNCTION @extschema@.pause_backfill(pg_catalog.int8) IS
+    'Asks the sessions of a run to stop at their next batch; resume_backfill goes on. Gives "requested", or "paused" when no session works on it.';
+COMMENT ON FUNCTION @extschema@.cancel_backfill(pg_catalog.int8) IS
+    'Asks the sessions of a run to stop for good at their next batch. What is done stays until undo_backfill.';
+COMMENT ON FUNCTION @extschema@.retry_quarantined(pg_catalog.int8) IS
+    'Marks the failed items of a run, so that resume_backfill tries them again. Gives their number.';
+COMMENT ON FUNCTION @extschema@.set_backfill_pace(pg_catalog.int8, pg_catalog.int4, pg_catalog.interval, pg_catalog.interval, pg_catalog.interval) IS
+    'Changes batch size, pause, time per batch and allowed replica lag of a run while it goes; NULL leaves one as it is.';
+COMMENT ON FUNCTION @extschema@.prune_backfill_runs(pg_catalog.interval) IS
+    'Deletes what the ledger has of runs that ended longer ago than that. They can no longer be undone. Gives their number.';
+COMMENT ON FUNCTION @extschema@.backfill_report(pg_catalog.int8) IS
+    'A run in words: state, counters, reasons, failures with samples, waits.';
+COMMENT ON FUNCTION @extschema@.undo_backfill(pg_catalog.int8, pg_catalog.bool) IS
+    'Takes a run back value by value; what somebody changed since is left alone and counted as a conflict. Dry by default.';
+COMMENT ON FUNCTION @extschema@.explain_undo(pg_catalog.int8) IS
+    'What undo_backfill would do with each value that the run wrote, and why it would leave one alone.';
+COMMENT ON FUNCTION @extschema@.backfill_worker_is_alive(pg_catalog.int4, pg_catalog.timestamptz) IS
+    'Used by the view backfill_progress: whether the server has that backend now.';

@@ -84,6 +84,7 @@ CREATE TABLE @extschema@.backfill_changes (
     phase integer NOT NULL,
     action text NOT NULL,
     relation text NOT NULL,
+    column_name text,
     ids text[],
     uuids uuid[],
     positions integer[],

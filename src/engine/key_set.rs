@@ -108,7 +108,9 @@ impl KeyedRows {
     }
 }
 
-fn within_memory(bytes: usize) -> Result<()> {
+/// # Errors
+/// 53400 when so many bytes are more than `media_assets.dry_run_memory` allows.
+pub fn within_memory(bytes: usize) -> Result<()> {
     let allowed = settings::dry_run_memory();
     if bytes <= allowed {
         return Ok(());

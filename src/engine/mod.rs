@@ -1,24 +1,31 @@
-//! One way to run every job: batches, slices, savepoints with halving, counters, progress. It knows no lessons.
+//! One way to run every job: batches, slices, savepoints with halving, counters, progress, ledger. It knows no lessons.
 
+mod batch;
+pub mod journal;
 pub mod key_set;
 pub mod ledger;
+pub mod long;
+pub mod options;
 mod progress;
 pub mod relation;
 pub mod rights;
+mod run;
 mod slices;
 
-use pgrx::pg_sys::panic::ErrorReport;
-
 use crate::error::{invalid_argument, Result};
-use crate::postgres::backend;
-use crate::postgres::memory::in_own_context;
 use crate::postgres::settings_level::SettingsLevel;
 use crate::postgres::spi::{Connection, Mode};
-use crate::settings;
-use progress::Progress;
+use crate::settings::{self, LogDecisions};
+use journal::Changes;
+use ledger::decisions::Decision;
+pub use run::{run, run_phase, Summary};
 
 /// Counters that add up.
 pub trait Tally: Default + Clone {
+    /// The names of the counters, in the order of the result's columns.
+    fn names() -> Vec<&'static str>;
+    /// Their values, in the same order.
+    fn values(&self) -> Vec<i64>;
     fn add(&mut self, other: &Self);
     /// # Errors
     /// The sum that does not hold, in words.
@@ -33,8 +40,6 @@ pub struct Stale;
 /// The order of calls is `read`, then for each slice of the page `decide` and, where something is to be written,
 /// `write`; `remember` follows when the slice is settled.
 pub trait Job {
-    /// The place of a row in the order in which they are read.
-    type Cursor;
     /// Rows read together; they stay valid until the next page is read.
     type Page;
     /// What is to become of the rows of a slice.
@@ -49,11 +54,13 @@ pub trait Job {
 
     /// About how many rows there are, for progress lines.
     fn estimate(&self, connection: &Connection) -> Option<i64>;
-    /// At most `limit` rows behind `after`, in order.
-    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&Self::Cursor>, limit: i64) -> Self::Page;
+    /// At most `limit` rows behind the cursor `after`, in order.
+    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Self::Page;
+    /// The rows of the scope that have these ids, in their order; those that have gone are left out.
+    fn read_these(&mut self, connection: &Connection, ids: &[String]) -> Self::Page;
     fn len(page: &Self::Page) -> usize;
-    /// The place of the last row of a page that has one.
-    fn cursor(page: &Self::Page) -> Self::Cursor;
+    /// The place of the last row of a page that has one, in the order in which rows are read. Only the job reads it.
+    fn cursor(page: &Self::Page) -> String;
     /// About how many bytes row `index` brings into memory.
     fn weight(page: &Self::Page, index: usize) -> usize;
     /// Decides the rows `from..to` without writing.
@@ -92,15 +99,10 @@ pub trait Job {
     /// # Errors
     /// 53400 when there is more to remember than `media_assets.dry_run_memory` allows.
     fn remember(&mut self, decided: &Self::Decided) -> Result<()>;
-}
-
-/// What a run did.
-pub struct Summary<C> {
-    pub counters: C,
-    /// Batches that had rows.
-    pub batches: i64,
-    /// Rows that could not be written.
-    pub failures: i64,
+    /// What was written and what was there before, for undo; asked of settled slices where that is kept.
+    fn changes(&self, decided: &Self::Decided, changes: &mut Changes);
+    /// The decisions on single items that `level` wants kept.
+    fn decisions(decided: &Self::Decided, level: LogDecisions, decisions: &mut Vec<Decision>);
 }
 
 /// How a run goes.
@@ -174,98 +176,4 @@ pub fn engine_settings() -> SettingsLevel {
         values.push(("lock_timeout", milliseconds.to_string()));
     }
     SettingsLevel::with(values)
-}
-
-/// Runs `job` over its whole scope in the caller's transaction. `each` sees every settled slice, in order.
-///
-/// # Errors
-/// What the job's reading raises, failures that say nothing about a row, and more failing rows than
-/// `media_assets.max_failures`.
-pub fn run<J: Job>(
-    connection: &Connection,
-    job: &mut J,
-    options: &Options,
-    each: impl FnMut(&J::Page, usize, &J::Decided),
-) -> Result<Summary<J::Counters>> {
-    let progress = Progress::start(J::NAME, J::ROWS, options.bounded(job.estimate(connection)));
-    run_with(connection, job, options, Some(progress), each)
-}
-
-/// Runs `job` as a phase of another: without progress lines of its own, and over its whole scope.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_phase<J: Job>(connection: &Connection, job: &mut J, options: &Options) -> Result<Summary<J::Counters>> {
-    run_with(
-        connection,
-        job,
-        &Options {
-            max_rows: None,
-            ..*options
-        },
-        None,
-        |_, _, _| {},
-    )
-}
-
-fn run_with<J: Job>(
-    connection: &Connection,
-    job: &mut J,
-    options: &Options,
-    mut progress: Option<Progress>,
-    mut each: impl FnMut(&J::Page, usize, &J::Decided),
-) -> Result<Summary<J::Counters>> {
-    let _level = engine_settings();
-    let mut summary = Summary {
-        counters: J::Counters::default(),
-        batches: 0,
-        failures: 0,
-    };
-    let mut cursor = None;
-    let mut done = 0i64;
-    loop {
-        let left = options.max_rows.map_or(i64::MAX, |max| max - done);
-        let limit = i64::from(options.batch).min(left);
-        if limit == 0 {
-            break;
-        }
-        let page = job.read(connection, options.mode(), cursor.as_ref(), limit);
-        let rows = J::len(&page);
-        if rows == 0 {
-            break;
-        }
-        let mut batch = J::Counters::default();
-        let mut from = 0;
-        while from < rows {
-            backend::check_for_interrupts();
-            let to = slices::end::<J>(&page, from);
-            let outcome: std::result::Result<(), ErrorReport> = in_own_context(|| {
-                slices::settle(connection, job, options.mode(), &page, from, to, &mut |settled| {
-                    batch.add(&settled.counters);
-                    if let Some(failure) = settled.failure {
-                        summary.failures += 1;
-                        slices::warn::<J>(&page, settled.from, &failure, summary.failures)?;
-                    }
-                    if let Some(decided) = settled.decided {
-                        each(&page, settled.from, decided);
-                    }
-                    Ok(())
-                })
-            });
-            outcome?;
-            from = to;
-        }
-        batch.check().map_err(crate::error::counters_do_not_add_up)?;
-        summary.counters.add(&batch);
-        summary.batches += 1;
-        done += rows as i64;
-        cursor = Some(J::cursor(&page));
-        if let Some(progress) = &mut progress {
-            progress.after_batch(done);
-        }
-    }
-    if let Some(progress) = &mut progress {
-        progress.finish(done);
-    }
-    Ok(summary)
 }

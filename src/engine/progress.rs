@@ -10,6 +10,8 @@ pub struct Progress {
     /// About how many rows there are; `None` when nobody knows.
     total: Option<i64>,
     started: Instant,
+    /// What was done before this session began.
+    before: i64,
     last: Option<Instant>,
     said: i64,
 }
@@ -21,8 +23,17 @@ impl Progress {
             rows,
             total,
             started: Instant::now(),
+            before: 0,
             last: None,
             said: -1,
+        }
+    }
+
+    /// Of a run of which `before` rows are done already.
+    pub fn resume(job: &'static str, rows: &'static str, total: Option<i64>, before: i64) -> Self {
+        Progress {
+            before,
+            ..Progress::start(job, rows, total)
         }
     }
 
@@ -47,7 +58,7 @@ impl Progress {
         self.last = Some(Instant::now());
         self.said = done;
         let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-        let rate = done as f64 / seconds;
+        let rate = (done - self.before) as f64 / seconds;
         let rest = match self.total.filter(|total| !finished && *total > done && rate > 0.0) {
             Some(total) => format!(", {} left", clock((total - done) as f64 / rate)),
             None => String::new(),

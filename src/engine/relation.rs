@@ -51,6 +51,10 @@ pub struct Relation {
     pub row_estimate: f32,
 }
 
+/// The table that runs of a job exclude each other on, as the second key of an advisory lock.
+#[derive(Clone, Copy, Debug)]
+pub struct LockTarget(pub i64);
+
 /// A unique index that an ON CONFLICT clause or a keyset can rely on.
 #[derive(Clone, Debug)]
 pub struct UniqueIndex {
@@ -73,15 +77,16 @@ pub struct Ordering {
 }
 
 impl Relation {
-    /// The relation that `name` means on the current search_path.
-    pub fn find(connection: &Connection, name: &'static str) -> Option<Self> {
+    /// The relation that `name` means on the current search_path, or the one that `stored`, a qualified and quoted name
+    /// that was written down before, says.
+    pub fn find(connection: &Connection, name: &'static str, stored: Option<&str>) -> Option<Self> {
         let rows = connection.query(
             "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind::pg_catalog.text,
                     pg_catalog.row_security_active(c.oid), c.reltuples
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.oid = pg_catalog.to_regclass(pg_catalog.quote_ident($1)) AND c.relkind IN ('r', 'p', 'v', 'f')",
+             WHERE c.oid = pg_catalog.to_regclass(COALESCE($2, pg_catalog.quote_ident($1))) AND c.relkind IN ('r', 'p', 'v', 'f')",
             Mode::Read,
-            &[name.into()],
+            &[name.into(), stored.into()],
         );
         if rows.is_empty() {
             return None;
@@ -185,6 +190,10 @@ impl Relation {
                 },
             );
         }
+    }
+
+    pub fn lock_target(&self) -> LockTarget {
+        LockTarget(i64::from(self.base_oid.to_u32() as i32))
     }
 
     pub fn has(&self, column: &str) -> bool {

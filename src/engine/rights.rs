@@ -1,6 +1,6 @@
 //! What is checked before a run touches anything: transaction, row security, privileges.
 
-use super::relation::Relation;
+use super::relation::{LockTarget, Relation};
 use crate::error::{not_supported, permission_denied, row_security, Result};
 use crate::postgres::backend;
 use crate::postgres::spi::{Connection, Mode};
@@ -69,11 +69,22 @@ pub fn check_privilege(connection: &Connection, relation: &Relation, privilege: 
     .set_hint(format!("GRANT {privilege} ON {} TO {role};", relation.sql_name)))
 }
 
-/// Holds the job's lock on `relation` until the transaction ends, so that two executing runs go one after the other.
-pub fn lock_job(connection: &Connection, job: &str, relation: &Relation) {
+/// Takes the job's lock on a table together with other committing sessions, for one batch. Gives `false` while a plain
+/// function runs the job there.
+pub fn try_share_job(connection: &Connection, job: &str, table: LockTarget) -> bool {
+    let rows = connection.query(
+        "SELECT pg_catalog.pg_try_advisory_xact_lock_shared(pg_catalog.hashtext('media_assets:' || $1), $2::pg_catalog.int4)",
+        Mode::Write,
+        &[job.into(), table.0.into()],
+    );
+    rows.get(0, 0) == Some(true)
+}
+
+/// Holds the job's lock on a table until the transaction ends, so that two executing runs go one after the other.
+pub fn lock_job(connection: &Connection, job: &str, table: LockTarget) {
     connection.query(
         "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('media_assets:' || $1), $2::pg_catalog.int4)",
         Mode::Write,
-        &[job.into(), i64::from(relation.base_oid.to_u32() as i32).into()],
+        &[job.into(), table.0.into()],
     );
 }

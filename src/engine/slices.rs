@@ -1,17 +1,15 @@
 //! A slice is what one handful of statements writes; when it fails it is halved until the failing row stands alone.
 
+use super::batch::Policy;
 use super::{Job, Stale};
-use crate::error::{limit_reached, Result};
+use crate::error::Result;
 use crate::postgres::spi::{Connection, Mode};
 use crate::postgres::subtransaction::{in_subtransaction, Failure};
-use crate::settings;
 
 /// A failing row costs at most the repeated work of one slice, however large the batch is.
 const MOST_ROWS: usize = 100;
 /// A slice is in memory as a whole.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
-/// Failing rows that are named in WARNINGs; the counter goes on.
-const MOST_WARNINGS: i64 = 20;
 
 /// Where the slice that starts at `from` ends.
 pub fn end<J: Job>(page: &J::Page, from: usize) -> usize {
@@ -24,50 +22,60 @@ pub fn end<J: Job>(page: &J::Page, from: usize) -> usize {
     to
 }
 
-/// What became of rows, handed to the run.
+/// What became of the rows of a slice, or of a part of it.
+pub enum Fate<'d, J: Job> {
+    Decided {
+        decided: &'d J::Decided,
+        /// Something was written for it.
+        written: bool,
+    },
+    /// One row that could not be written.
+    Failed(Failure),
+}
+
+/// Handed to the batch.
 pub struct Settled<'d, J: Job> {
     pub from: usize,
     pub counters: J::Counters,
-    /// `None` when the row failed.
-    pub decided: Option<&'d J::Decided>,
-    pub failure: Option<Failure>,
+    pub fate: Fate<'d, J>,
 }
 
-/// Decides the rows `from..to` and writes them when `mode` says so; `sink` is told of each part that is settled.
+type Sink<'s, J> = dyn FnMut(&J, Settled<'_, J>) -> Result<()> + 's;
+
+/// Decides the rows `from..to` and writes them when the mode says so; `sink` is told of each part that is settled.
 pub fn settle<J: Job>(
     connection: &Connection,
     job: &mut J,
-    mode: Mode,
+    policy: Policy,
     page: &J::Page,
     from: usize,
     to: usize,
-    sink: &mut dyn FnMut(Settled<'_, J>) -> Result<()>,
+    sink: &mut Sink<'_, J>,
 ) -> Result<()> {
     let mut tries = 0;
     loop {
-        let decided = job.decide(connection, mode, page, from, to)?;
-        if mode == Mode::Read || !J::has_writes(&decided) {
+        let decided = job.decide(connection, policy.mode, page, from, to)?;
+        if policy.mode == Mode::Read || !J::has_writes(&decided) {
             job.remember(&decided)?;
-            return sink(Settled {
-                from,
-                counters: J::count(&decided),
-                decided: Some(&decided),
-                failure: None,
-            });
+            return sink(job, settled::<J>(from, &decided, false));
         }
         let of_failed = J::count_failed(&decided);
-        let failure = match in_subtransaction(|| job.write(connection, page, from, to, decided)) {
+        let attempt = in_subtransaction(|| {
+            let written = job.write(connection, page, from, to, decided)?;
+            if policy.own_transaction {
+                // A deferred constraint would fail the whole batch at its commit.
+                connection.query("SET CONSTRAINTS ALL IMMEDIATE", Mode::Write, &[]);
+            }
+            Ok(written)
+        });
+        let failure = match attempt {
             Ok(Ok(written)) => {
                 job.remember(&written)?;
-                return sink(Settled {
-                    from,
-                    counters: J::count(&written),
-                    decided: Some(&written),
-                    failure: None,
-                });
+                return sink(job, settled::<J>(from, &written, true));
             }
             Ok(Err(Stale)) => None,
-            Err(failure) if failure.stops_the_run() || failure.is_contention() => failure.rethrow(),
+            Err(failure) if failure.stops_the_run() => failure.rethrow(),
+            Err(failure) if failure.is_contention() && !policy.contention_costs_row => failure.rethrow(),
             Err(failure) => Some(failure),
         };
         tries += 1;
@@ -76,59 +84,29 @@ pub fn settle<J: Job>(
             None if tries < 3 => continue,
             // Another session was first, or took away what was relied on: decide again from what it left.
             Some(failure) if failure.is_about_other_rows() && tries < 2 => drop(failure),
-            Some(failure) if to - from == 1 => {
-                return sink(Settled {
-                    from,
-                    counters: of_failed,
-                    decided: None,
-                    failure: Some(failure),
-                });
-            }
-            None if to - from == 1 => {
-                let failure = Failure::refused(J::ROW);
-                return sink(Settled {
-                    from,
-                    counters: of_failed,
-                    decided: None,
-                    failure: Some(failure),
-                });
+            failure if to - from == 1 => {
+                return sink(
+                    job,
+                    Settled {
+                        from,
+                        counters: of_failed,
+                        fate: Fate::Failed(failure.unwrap_or_else(|| Failure::refused(J::ROW))),
+                    },
+                );
             }
             _ => {
                 let middle = from + (to - from) / 2;
-                settle(connection, job, mode, page, from, middle, sink)?;
-                return settle(connection, job, mode, page, middle, to, sink);
+                settle(connection, job, policy, page, from, middle, sink)?;
+                return settle(connection, job, policy, page, middle, to, sink);
             }
         }
     }
 }
 
-/// Tells the caller of a failing row, and stops the run when there are too many.
-pub fn warn<J: Job>(page: &J::Page, index: usize, failure: &Failure, failures: i64) -> Result<()> {
-    if failures <= MOST_WARNINGS {
-        let (id, state, message) = (J::id(page, index), failure.sqlstate(), failure.message().to_owned());
-        pgrx::warning!(
-            "{}: {} {} could not be written: {} (SQLSTATE {})",
-            J::NAME,
-            J::ROW,
-            id,
-            message,
-            state
-        );
-        if failures == MOST_WARNINGS {
-            pgrx::warning!("{}: further failures are counted and not named", J::NAME);
-        }
+fn settled<J: Job>(from: usize, decided: &J::Decided, written: bool) -> Settled<'_, J> {
+    Settled {
+        from,
+        counters: J::count(decided),
+        fate: Fate::Decided { decided, written },
     }
-    if failures > settings::max_failures() {
-        return Err(limit_reached(
-            format!("more than {} failing {}", settings::max_failures(), J::ROWS),
-            format!(
-                "The last one was {} {}: {}",
-                J::ROW,
-                J::id(page, index),
-                failure.message()
-            ),
-            "Mend the cause that the WARNINGs name, or raise media_assets.max_failures.",
-        ));
-    }
-    Ok(())
 }

@@ -3,12 +3,34 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::engine::ledger::record::{Recorder, RunMode};
+use crate::engine::ledger::Ledger;
+use crate::engine::long::{Buckets, Program};
 use crate::engine::{self, rights, Options, Tally};
 use crate::jobs::asset_keys::{AssetKeys, Counters};
-use crate::jobs::asset_tables::{self, Found};
+use crate::jobs::asset_tables::Found;
+use crate::jobs::keys_program::KeysProgram;
 use crate::jobs::wrong_keys::WrongKeys;
 use crate::postgres::record::{form, Record};
-use crate::postgres::spi;
+use crate::postgres::spi::{self, Connection};
+
+/// What a run came to.
+#[derive(Default)]
+pub struct KeysResult {
+    pub counters: Counters,
+    pub batches: i64,
+    pub run_id: Option<i64>,
+}
+
+impl KeysResult {
+    /// The row of the result: counters, batches, run.
+    pub fn columns(&self) -> Vec<(&'static str, Option<i64>)> {
+        let values = self.counters.values().into_iter().map(Some);
+        let mut columns: Vec<_> = Counters::names().into_iter().zip(values).collect();
+        columns.extend([("batches", Some(self.batches)), ("run_id", self.run_id)]);
+        columns
+    }
+}
 
 #[pg_extern(sql = r#"
 CREATE FUNCTION backfill_asset_keys(batch integer DEFAULT 500, execute boolean DEFAULT false, refresh boolean DEFAULT false,
@@ -28,83 +50,66 @@ fn backfill_asset_keys(
             "true also repairs keys that no longer fit their row.",
         )
     })?;
-    let (counters, batches) = spi::connect(|connection| -> Result<(Counters, i64), ErrorReport> {
+    let result = spi::connect(|connection| -> Result<KeysResult, ErrorReport> {
         if options.execute {
             rights::check_can_execute("backfill_asset_keys")?;
         }
         let found = Found::look(connection);
-        let problems: Vec<_> = found
-            .asset_problems(connection)
-            .into_iter()
-            .filter(|problem| problem.blocks)
-            .filter(|problem| {
-                found
-                    .assets
-                    .as_ref()
-                    .is_none_or(|assets| problem.relation == assets.sql_name)
-            })
-            .filter(|problem| problem.relation != "asset_usages")
-            .collect();
-        if options.execute {
-            asset_tables::raise(&problems)?;
-        } else if let Some(first) = problems.first() {
-            pgrx::notice!(
-                "before executing, run {}  -- {}: {}",
-                first.ddl,
-                first.relation,
-                first.problem
-            );
+        match KeysProgram::load(connection, found, refresh, options.execute)? {
+            Some(program) => run(connection, &program, &options),
+            None => Ok(KeysResult::default()),
         }
-        let Some(assets) = found.assets else {
-            return Ok((Counters::default(), 0));
-        };
-        rights::check_row_security([&assets])?;
-        rights::check_privilege(
-            connection,
-            &assets,
-            "SELECT",
-            &[
-                "id",
-                "organization_id",
-                "provider",
-                "storage_key",
-                "source_url",
-                "kind",
-                "canonical_key",
-                "created_at",
-            ],
-        )?;
-        if options.execute {
-            rights::check_privilege(connection, &assets, "UPDATE", &["canonical_key"])?;
-            rights::lock_job(connection, "asset_keys", &assets);
-        }
-        let mut released = Vec::new();
-        let mut counters = Counters::default();
-        let mut batches = 0;
-        if refresh && assets.has("canonical_key") {
-            let mut wrong = WrongKeys::new(&assets);
-            let summary = engine::run_phase(connection, &mut wrong, &options)?;
-            counters.rows_scanned = summary.counters.sound + summary.counters.errors;
-            counters.errors = summary.counters.errors;
-            batches = summary.batches;
-            if !options.execute {
-                released = wrong.released;
-            }
-        }
-        let mut job = AssetKeys::new(&assets, None, options.execute, &released);
-        let summary = engine::run(connection, &mut job, &options, |_, _, _| {})?;
-        counters.add(&summary.counters);
-        Ok((counters, batches + summary.batches))
     })?;
-    let columns = [
-        counters.rows_scanned,
-        counters.keyed,
-        counters.duplicates,
-        counters.unkeyable,
-        counters.errors,
-        batches,
-    ];
-    let mut values: Vec<Option<pg_sys::Datum>> = columns.into_iter().map(|value| Some(value.into())).collect();
-    values.push(None);
+    let values: Vec<Option<pg_sys::Datum>> = result
+        .columns()
+        .into_iter()
+        .map(|(_, value)| value.map(pg_sys::Datum::from))
+        .collect();
     Ok(form(fcinfo, &values))
+}
+
+/// Runs the job in the caller's transaction.
+///
+/// # Errors
+/// As [`engine::run`].
+pub fn run(connection: &Connection, program: &KeysProgram, options: &Options) -> Result<KeysResult, ErrorReport> {
+    let ledger = Ledger::open(connection)?;
+    let mut recorder = None;
+    if options.execute {
+        rights::lock_job(connection, program.name(), program.locks());
+        let run_id = program
+            .new_run(RunMode::Function, options.batch)
+            .start(connection, &ledger);
+        recorder = Some(Recorder::new(connection, &ledger, run_id));
+    }
+    let mut result = KeysResult::default();
+    let mut released = Vec::new();
+    let mut rows = 0;
+    if program.refresh && program.assets.has("canonical_key") {
+        let mut wrong = WrongKeys::new(&program.assets, Buckets::ALL, options.execute);
+        let summary = engine::run_phase(connection, &mut wrong, options, recorder.as_mut(), |_, _, _| {})?;
+        result.counters.rows_scanned = summary.counters.sound + summary.counters.errors;
+        result.counters.errors = summary.counters.errors;
+        result.batches = summary.batches;
+        rows = summary.rows;
+        released = wrong.released;
+    }
+    if let Some(recorder) = &mut recorder {
+        recorder.phase = 1;
+    }
+    let mut job = AssetKeys::new(&program.assets, None, Buckets::ALL, options.execute, &released);
+    let summary = engine::run(connection, &mut job, options, recorder.as_mut(), |_, _, _| {})?;
+    result.counters.add(&summary.counters);
+    result.batches += summary.batches;
+    if let Some(recorder) = &mut recorder {
+        recorder.phase = 2;
+        recorder.finish_function(
+            connection,
+            &result.counters.values(),
+            rows + summary.rows,
+            result.batches,
+        );
+        result.run_id = Some(recorder.run_id);
+    }
+    Ok(result)
 }

@@ -5,11 +5,13 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::Datum;
 use pgrx::prelude::*;
 
-use crate::engine::{self, rights, Options, Summary};
-use crate::error::{invalid_argument, not_supported};
-use crate::jobs::asset_keys::AssetKeys;
-use crate::jobs::asset_tables::{self, Tables};
-use crate::jobs::lesson_assets::{Decided, Filter, LessonAssets, LessonTally};
+use crate::engine::ledger::record::{Recorder, RunMode};
+use crate::engine::ledger::Ledger;
+use crate::engine::long::{Buckets, Program};
+use crate::engine::{self, rights, Options, Summary, Tally};
+use crate::error::invalid_argument;
+use crate::jobs::lesson_assets::program::{LessonOptions, LessonProgram};
+use crate::jobs::lesson_assets::{Decided, LessonTally};
 use crate::postgres::arrays::{text_datum, uuid_datum};
 use crate::postgres::jsonb::{from_text, Jsonb, JsonbRef};
 use crate::postgres::record::{form, Record};
@@ -81,28 +83,72 @@ fn fields(item: &Normalized<'_, JsonbRef<'_>>) -> [Option<Datum>; 16] {
     values
 }
 
-/// Keys rows without one and runs the lesson job over the scope; `each` sees every settled slice.
-fn run(
+/// What a run came to.
+pub struct LessonResult {
+    pub summary: Summary<LessonTally>,
+    pub run_id: Option<i64>,
+}
+
+impl LessonResult {
+    /// The row of the result: counters, batches, run, settled lessons.
+    pub fn columns(&self) -> Vec<(&'static str, Option<i64>)> {
+        let tally = &self.summary.counters;
+        let mut columns: Vec<_> = tally
+            .counters
+            .columns()
+            .map(|(name, value)| (name, Some(value)))
+            .collect();
+        columns.extend([
+            ("batches", Some(self.summary.batches)),
+            ("run_id", self.run_id),
+            ("lessons_settled", Some(tally.lessons_settled)),
+        ]);
+        columns
+    }
+}
+
+/// Keys rows without one and runs the lesson job over the scope, in the caller's transaction; `each` sees every settled
+/// slice.
+///
+/// # Errors
+/// As [`engine::run`].
+pub fn run(
     connection: &Connection,
-    tables: &Tables,
-    filter: Filter,
+    program: &LessonProgram,
     options: &Options,
     each: impl FnMut(&Decided),
-) -> Result<Summary<LessonTally>, ErrorReport> {
+) -> Result<LessonResult, ErrorReport> {
     let mut each = each;
-    let mut keys = tables
-        .assets
-        .as_ref()
-        .map(|assets| AssetKeys::new(assets, filter.organization_id.clone(), options.execute, &[]));
-    // Checks the arguments' texts before anything is written.
-    let probe = LessonAssets::new(connection, tables, filter.clone(), None, options.execute)?;
-    drop(probe);
-    if let Some(keys) = &mut keys {
-        engine::run_phase(connection, keys, options)?;
+    let ledger;
+    let mut recorder = None;
+    if options.execute {
+        rights::lock_job(connection, program.name(), program.locks());
+        ledger = Ledger::open(connection)?;
+        let run_id = program
+            .new_run(connection, RunMode::Function, options.batch)?
+            .start(connection, &ledger);
+        recorder = Some(Recorder::new(connection, &ledger, run_id));
     }
-    let mut job = LessonAssets::new(connection, tables, filter, keys, options.execute)?;
+    let mut keys = program.keys(Buckets::ALL, options.execute);
+    if let Some(keys) = &mut keys {
+        engine::run_phase(connection, keys, options, recorder.as_mut(), |_, _, _| {})?;
+    }
+    if let Some(recorder) = &mut recorder {
+        recorder.phase = 1;
+    }
+    let mut job = program.job(connection, Buckets::ALL, keys, options.execute)?;
     job.learn_keys(connection, options.mode());
-    engine::run(connection, &mut job, options, |_, _, decided| each(decided))
+    let summary = engine::run(connection, &mut job, options, recorder.as_mut(), |_, _, decided| {
+        each(decided)
+    })?;
+    if let Some(recorder) = &mut recorder {
+        recorder.phase = 2;
+        recorder.finish_function(connection, &summary.counters.values(), summary.rows, summary.batches);
+    }
+    Ok(LessonResult {
+        summary,
+        run_id: recorder.map(|recorder| recorder.run_id),
+    })
 }
 
 #[pg_extern(sql = r#"
@@ -125,39 +171,30 @@ fn backfill_lesson_assets(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> Result<Record, ErrorReport> {
     let options = Options::new(batch, execute, max_lessons)?;
-    if skip_settled.is_none() {
-        return Err(invalid_argument(
+    let skip_settled = skip_settled.ok_or_else(|| {
+        invalid_argument(
             "skip_settled must be true or false, not NULL",
             "false looks at every lesson.",
-        ));
-    }
-    if skip_settled == Some(true) {
-        return Err(not_supported(
-            "skip_settled is not supported yet",
-            "Leave it false: every lesson is looked at, and one with nothing to do is not written.",
-        ));
-    }
-    let filter = Filter {
+        )
+    })?;
+    let asked = LessonOptions {
         organization_id: organization_id.map(str::to_owned),
         after: after.map(str::to_owned),
+        max_lessons,
+        skip_settled,
     };
-    let summary = spi::connect(|connection| -> Result<Summary<LessonTally>, ErrorReport> {
+    let result = spi::connect(|connection| -> Result<LessonResult, ErrorReport> {
         if options.execute {
             rights::check_can_execute("backfill_lesson_assets")?;
         }
-        let tables = asset_tables::load(connection, options.execute)?;
-        if options.execute {
-            rights::lock_job(connection, "lesson_assets", &tables.lesson);
-        }
-        run(connection, &tables, filter, &options, |_| {})
+        let program = LessonProgram::new(connection, asked, options.execute)?;
+        run(connection, &program, &options, |_| {})
     })?;
-    let mut values: Vec<Option<Datum>> = summary
-        .counters
-        .counters
+    let values: Vec<Option<Datum>> = result
         .columns()
-        .map(|(_, value)| Some(Datum::from(value)))
+        .into_iter()
+        .map(|(_, value)| value.map(Datum::from))
         .collect();
-    values.extend([Some(Datum::from(summary.batches)), None, Some(Datum::from(0i64))]);
     Ok(form(fcinfo, &values))
 }
 
@@ -176,16 +213,16 @@ fn explain_lesson_assets(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> Result<(), ErrorReport> {
     let options = Options::new(Some(500), Some(false), max_lessons)?;
-    let filter = Filter {
+    let asked = LessonOptions {
         organization_id: organization_id.map(str::to_owned),
         after: after.map(str::to_owned),
+        max_lessons,
+        skip_settled: false,
     };
     let rows = RowSet::begin(fcinfo)?;
     spi::connect(|connection| {
-        let tables = asset_tables::load(connection, false)?;
-        run(connection, &tables, filter, &options, |decided| {
-            put_decisions(&rows, decided)
-        })
+        let program = LessonProgram::new(connection, asked, false)?;
+        run(connection, &program, &options, |decided| put_decisions(&rows, decided))
     })?;
     Ok(())
 }

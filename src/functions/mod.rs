@@ -3,8 +3,11 @@
 mod identity;
 mod keys;
 mod lesson;
+mod report;
+mod runs;
 mod tables;
 #[cfg(feature = "tiny_job")]
 mod tiny;
 mod triggers;
+mod undo;
 mod verify;

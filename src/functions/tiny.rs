@@ -20,7 +20,7 @@ fn run_tiny_job(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> Result<Record, ErrorReport> {
     let options = Options::new(batch, execute, None)?;
-    let summary = spi::connect(|connection| engine::run(connection, &mut Tiny::new(), &options, |_, _, _| {}))?;
+    let summary = spi::connect(|connection| engine::run(connection, &mut Tiny::new(), &options, None, |_, _, _| {}))?;
     let counters = summary.counters;
     let columns = [
         counters.scanned,

@@ -4,12 +4,19 @@ use std::collections::HashMap;
 
 use media_assets_core::identity::row_canonical_key;
 
+use crate::engine::journal::Changes;
 use crate::engine::key_set::KeyedRows;
+use crate::engine::ledger::decisions::Decision;
+use crate::engine::long::Buckets;
 use crate::engine::relation::Relation;
 use crate::engine::{Job, Stale, Tally};
 use crate::error::Result;
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
 use crate::postgres::{arrays, write_flag};
+use crate::settings::LogDecisions;
+
+/// Undo's name for a key that was given to a row without one: `after` is the key.
+pub const KEY_SET: &str = "key_set";
 
 /// Provider, storage key, link and kind of a row: what its key is made of.
 type KeyFields = [Option<String>; 4];
@@ -37,6 +44,20 @@ pub struct Counters {
 }
 
 impl Tally for Counters {
+    fn names() -> Vec<&'static str> {
+        vec!["rows_scanned", "keyed", "duplicates", "unkeyable", "errors"]
+    }
+
+    fn values(&self) -> Vec<i64> {
+        vec![
+            self.rows_scanned,
+            self.keyed,
+            self.duplicates,
+            self.unkeyable,
+            self.errors,
+        ]
+    }
+
     fn add(&mut self, other: &Self) {
         self.rows_scanned += other.rows_scanned;
         self.keyed += other.keyed;
@@ -55,14 +76,30 @@ impl Tally for Counters {
 }
 
 /// Where the next page starts: rows without a creation time come last.
-pub struct Cursor {
+struct Cursor {
     created_at: Option<String>,
-    id: [u8; 16],
+    id: String,
 }
 
-/// Keys the rows of one organization, or of all.
-pub struct AssetKeys<'r> {
-    assets: &'r Relation,
+impl Cursor {
+    /// The id, and behind a blank the time, where there is one.
+    fn parse(text: &str) -> Self {
+        match text.split_once(' ') {
+            Some((id, time)) => Cursor {
+                created_at: Some(time.to_owned()),
+                id: id.to_owned(),
+            },
+            None => Cursor {
+                created_at: None,
+                id: text.to_owned(),
+            },
+        }
+    }
+}
+
+/// Keys the rows of one organization, of a range of them, or of all.
+pub struct AssetKeys {
+    assets: Relation,
     organization: Option<String>,
     /// Keys that a dry run has given.
     pub given: KeyedRows,
@@ -73,6 +110,7 @@ pub struct AssetKeys<'r> {
     look_up: Statement,
     update: Statement,
     again: Statement,
+    these: Statement,
     /// Rows of the present page that changed after it was read; `None` for one that has gone or got a key.
     changed: HashMap<[u8; 16], Option<KeyFields>>,
 }
@@ -87,9 +125,15 @@ pub struct Decided {
     fates: Vec<FateOfRow>,
 }
 
-impl<'r> AssetKeys<'r> {
+impl AssetKeys {
     /// `released` are rows whose keys a dry run treats as taken away.
-    pub fn new(assets: &'r Relation, organization: Option<String>, execute: bool, released: &[[u8; 16]]) -> Self {
+    pub fn new(
+        assets: &Relation,
+        organization: Option<String>,
+        buckets: Buckets,
+        execute: bool,
+        released: &[[u8; 16]],
+    ) -> Self {
         let table = &assets.sql_name;
         let created_at = if assets.has("created_at") {
             "a.created_at"
@@ -126,6 +170,10 @@ impl<'r> AssetKeys<'r> {
             format!(" AND a.organization_id = $2::{organization_type}")
         } else {
             " AND $2::pg_catalog.text IS NULL".to_owned()
+        };
+        let scope = match buckets.condition("a.organization_id") {
+            Some(condition) => format!("{scope} AND {condition}"),
+            None => scope,
         };
         let time_type = assets.type_of("created_at");
         // With the partial index that prepare_asset_tables makes, a page is one index scan.
@@ -169,8 +217,11 @@ impl<'r> AssetKeys<'r> {
                         a.kind::pg_catalog.text
                  FROM pg_catalog.unnest($1) u(id) JOIN {table} a ON a.id = u.id WHERE {unkeyed}"
             )),
+            these: Statement::new(format!(
+                "{select} AND a.id::pg_catalog.text = ANY ($1) ORDER BY {order}"
+            )),
             changed: HashMap::new(),
-            assets,
+            assets: assets.clone(),
             organization,
             given: KeyedRows::default(),
             remembers: !execute,
@@ -199,8 +250,7 @@ impl<'r> AssetKeys<'r> {
     }
 }
 
-impl Job for AssetKeys<'_> {
-    type Cursor = Cursor;
+impl Job for AssetKeys {
     type Page = Page;
     type Decided = Decided;
     type Counters = Counters;
@@ -213,15 +263,20 @@ impl Job for AssetKeys<'_> {
         None
     }
 
-    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&Cursor>, limit: i64) -> Page {
+    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
         self.changed.clear();
         let organization = self.organization.as_deref();
-        let rows = match after {
+        let rows = match after.map(Cursor::parse) {
             None => connection.run(&self.first, mode, &[limit.into(), organization.into()]),
             Some(cursor) => {
-                let id = uuid::Uuid::from_bytes(cursor.id).to_string();
-                let parameters =
-                    |time: Option<&str>| [limit.into(), organization.into(), time.into(), id.as_str().into()];
+                let parameters = |time: Option<&str>| {
+                    [
+                        limit.into(),
+                        organization.into(),
+                        time.into(),
+                        cursor.id.as_str().into(),
+                    ]
+                };
                 match cursor.created_at.as_deref() {
                     None => connection.run(&self.next_without_time, mode, &parameters(None)),
                     Some(time) => {
@@ -244,11 +299,20 @@ impl Job for AssetKeys<'_> {
         page.rows.len()
     }
 
-    fn cursor(page: &Page) -> Cursor {
+    fn read_these(&mut self, connection: &Connection, ids: &[String]) -> Page {
+        self.changed.clear();
+        let ids = arrays::text(ids.iter().map(|id| Some(id.as_str())));
+        Page {
+            rows: connection.run(&self.these, Mode::Write, &[ids.into()]),
+        }
+    }
+
+    fn cursor(page: &Page) -> String {
         let last = page.rows.len() - 1;
-        Cursor {
-            created_at: page.rows.text(last, 2),
-            id: page.rows.uuid(last, 0).unwrap_or_default(),
+        let id = uuid::Uuid::from_bytes(page.rows.uuid(last, 0).unwrap_or_default());
+        match page.rows.text(last, 2) {
+            Some(time) => format!("{id} {time}"),
+            None => id.to_string(),
         }
     }
 
@@ -389,5 +453,34 @@ impl Job for AssetKeys<'_> {
             }
         }
         Ok(())
+    }
+
+    fn changes(&self, decided: &Decided, changes: &mut Changes) {
+        let set = changes.of(KEY_SET, &self.assets.sql_name, Some("canonical_key"), true);
+        for (_, id, _, fate, _) in &decided.fates {
+            if let Fate::Key(key) = fate {
+                set.ids.push_uuid(*id);
+                set.after.push(Some(key.clone()));
+            }
+        }
+    }
+
+    fn decisions(decided: &Decided, level: LogDecisions, decisions: &mut Vec<Decision>) {
+        for (_, id, _, fate, _) in &decided.fates {
+            let (outcome, action, reason) = match fate {
+                Fate::Key(_) if level >= LogDecisions::Changed => ("eligible", Some("key"), None),
+                Fate::Key(_) => continue,
+                Fate::Duplicate => ("skipped", None, Some("duplicate")),
+                Fate::Unkeyable => ("skipped", None, Some("unkeyable")),
+            };
+            decisions.push(Decision {
+                item_key: uuid::Uuid::from_bytes(*id).to_string(),
+                slot: None,
+                position: None,
+                outcome,
+                action,
+                reason,
+            });
+        }
     }
 }

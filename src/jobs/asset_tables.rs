@@ -76,13 +76,20 @@ pub fn extension_schema(connection: &Connection) -> String {
 }
 
 impl Found {
+    /// The relations on the caller's search_path.
     pub fn look(connection: &Connection) -> Self {
+        Self::look_at(connection, &|_| None)
+    }
+
+    /// The relations that `stored` names, and those it does not by the search_path.
+    pub fn look_at(connection: &Connection, stored: &dyn Fn(&str) -> Option<String>) -> Self {
+        let find = |name| Relation::find(connection, name, stored(name).as_deref());
         Found {
-            lesson: Relation::find(connection, "lesson"),
-            course: Relation::find(connection, "course"),
-            group: Relation::find(connection, "group"),
-            assets: Relation::find(connection, "assets"),
-            usages: Relation::find(connection, "asset_usages"),
+            lesson: find("lesson"),
+            course: find("course"),
+            group: find("group"),
+            assets: find("assets"),
+            usages: find("asset_usages"),
         }
     }
 
@@ -176,6 +183,7 @@ impl Found {
             self.narrow_and_unfilled(assets, &ASSET_COLUMNS, &mut problems);
         }
         if let Some(usages) = &self.usages {
+            missing_columns(usages, &["id"], &mut problems);
             missing_columns(usages, &USAGE_KEY, &mut problems);
             if !unique_usable(connection, usages, &USAGE_KEY, true) {
                 problems.push(missing_unique(connection, usages, &USAGE_KEY, true, &prepare));
@@ -343,7 +351,14 @@ pub struct Tables {
 /// 42P01, 42703, 42804, 55000 with everything that is missing; 42501 for row security or a missing privilege. A dry run
 /// needs the lesson side only.
 pub fn load(connection: &Connection, execute: bool) -> Result<Tables> {
-    let found = Found::look(connection);
+    load_found(connection, Found::look(connection), execute)
+}
+
+/// As [`load`], for relations that were found in some other way.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_found(connection: &Connection, found: Found, execute: bool) -> Result<Tables> {
     let mut problems = found.lesson_problems(connection);
     let of_assets = found.asset_problems(connection);
     if execute {
@@ -392,6 +407,16 @@ impl Tables {
             .all(|relation| relation.is_of_type("organization_id", pg_sys::UUIDOID))
     }
 
+    /// The relations by name, as a run's row in the ledger keeps them.
+    pub fn names(&self) -> Vec<(&'static str, String)> {
+        [&self.lesson, &self.course, &self.group]
+            .into_iter()
+            .chain(&self.assets)
+            .chain(&self.usages)
+            .map(|relation| (relation.name, relation.sql_name.clone()))
+            .collect()
+    }
+
     fn check_rights(&self, connection: &Connection, execute: bool) -> Result<()> {
         let asset_side = [&self.assets, &self.usages].into_iter().flatten();
         rights::check_row_security([&self.lesson, &self.course, &self.group].into_iter().chain(asset_side))?;
@@ -418,7 +443,9 @@ impl Tables {
             rights::check_privilege(connection, assets, "SELECT", &read)?;
         }
         if let Some(usages) = &self.usages {
-            rights::check_privilege(connection, usages, "SELECT", &USAGE_KEY)?;
+            let mut read = USAGE_KEY.to_vec();
+            read.push("id");
+            rights::check_privilege(connection, usages, "SELECT", &read)?;
         }
         if !execute {
             return Ok(());

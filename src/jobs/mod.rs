@@ -2,8 +2,10 @@
 
 pub mod asset_keys;
 pub mod asset_tables;
+pub mod keys_program;
 pub mod lesson_assets;
 pub mod table_ddl;
 #[cfg(feature = "tiny_job")]
 pub mod tiny;
+pub mod undo;
 pub mod wrong_keys;

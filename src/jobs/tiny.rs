@@ -2,10 +2,13 @@
 //!
 //! Table `tiny (id bigint primary key, word text, shouted text)`: each row's word is shouted.
 
+use crate::engine::journal::Changes;
+use crate::engine::ledger::decisions::Decision;
 use crate::engine::{Job, Stale, Tally};
 use crate::error::Result;
 use crate::postgres::arrays;
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
+use crate::settings::LogDecisions;
 
 #[derive(Clone, Default)]
 pub struct Counters {
@@ -16,6 +19,14 @@ pub struct Counters {
 }
 
 impl Tally for Counters {
+    fn names() -> Vec<&'static str> {
+        vec!["scanned", "shouted", "unchanged", "errors"]
+    }
+
+    fn values(&self) -> Vec<i64> {
+        vec![self.scanned, self.shouted, self.unchanged, self.errors]
+    }
+
     fn add(&mut self, other: &Self) {
         self.scanned += other.scanned;
         self.shouted += other.shouted;
@@ -56,7 +67,6 @@ impl Tiny {
 }
 
 impl Job for Tiny {
-    type Cursor = i64;
     type Page = Rows;
     type Decided = Decided;
     type Counters = Counters;
@@ -69,11 +79,17 @@ impl Job for Tiny {
         None
     }
 
-    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&i64>, limit: i64) -> Rows {
-        connection.run(
-            &self.read,
-            mode,
-            &[after.copied().unwrap_or(i64::MIN).into(), limit.into()],
+    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Rows {
+        let after: i64 = after.and_then(|after| after.parse().ok()).unwrap_or(i64::MIN);
+        connection.run(&self.read, mode, &[after.into(), limit.into()])
+    }
+
+    fn read_these(&mut self, connection: &Connection, ids: &[String]) -> Rows {
+        let ids = arrays::text(ids.iter().map(|id| Some(id.as_str())));
+        connection.query(
+            "SELECT id, word, shouted FROM tiny WHERE id::text = ANY ($1) ORDER BY id",
+            Mode::Write,
+            &[ids.into()],
         )
     }
 
@@ -81,8 +97,8 @@ impl Job for Tiny {
         page.len()
     }
 
-    fn cursor(page: &Rows) -> i64 {
-        page.get(page.len() - 1, 0).unwrap_or_default()
+    fn cursor(page: &Rows) -> String {
+        Self::id(page, page.len() - 1)
     }
 
     fn weight(_: &Rows, _: usize) -> usize {
@@ -158,4 +174,8 @@ impl Job for Tiny {
     fn remember(&mut self, _: &Decided) -> Result<()> {
         Ok(())
     }
+
+    fn changes(&self, _: &Decided, _: &mut Changes) {}
+
+    fn decisions(_: &Decided, _: LogDecisions, _: &mut Vec<Decision>) {}
 }

@@ -1,12 +1,21 @@
 //! Keys that no longer fit their row are taken away, so that `asset_keys` gives the right ones.
 
+use std::collections::HashSet;
+
 use media_assets_core::identity::row_canonical_key;
 
+use crate::engine::journal::Changes;
+use crate::engine::ledger::decisions::Decision;
+use crate::engine::long::Buckets;
 use crate::engine::relation::Relation;
 use crate::engine::{Job, Stale, Tally};
 use crate::error::Result;
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
 use crate::postgres::{arrays, write_flag};
+use crate::settings::LogDecisions;
+
+/// Undo's name for a key that was taken away because it did not fit its row: `before` is the key.
+pub const KEY_RELEASED: &str = "key_released";
 
 /// What was found.
 #[derive(Clone, Default)]
@@ -18,6 +27,21 @@ pub struct Counters {
 }
 
 impl Tally for Counters {
+    fn names() -> Vec<&'static str> {
+        super::asset_keys::Counters::names()
+    }
+
+    /// As counters of `asset_keys`, of which this is a phase: rows that get a key there are counted there.
+    fn values(&self) -> Vec<i64> {
+        let scanned = self.sound + self.errors;
+        super::asset_keys::Counters {
+            rows_scanned: scanned,
+            errors: self.errors,
+            ..Default::default()
+        }
+        .values()
+    }
+
     fn add(&mut self, other: &Self) {
         self.sound += other.sound;
         self.released += other.released;
@@ -31,11 +55,14 @@ impl Tally for Counters {
 
 /// Looks at every row that has a key, in the order of ids.
 pub struct WrongKeys {
+    table: String,
     first: Statement,
     next: Statement,
+    these: Statement,
     release: Statement,
     /// The rows whose keys a dry run would take away.
     pub released: Vec<[u8; 16]>,
+    remembers: bool,
 }
 
 /// Columns id, key, provider, storage key, link, kind.
@@ -50,12 +77,15 @@ pub struct Decided {
 }
 
 impl WrongKeys {
-    pub fn new(assets: &Relation) -> Self {
+    pub fn new(assets: &Relation, buckets: Buckets, execute: bool) -> Self {
         let table = &assets.sql_name;
         let select = format!(
             "SELECT a.id, a.canonical_key::pg_catalog.text, a.provider::pg_catalog.text, a.storage_key::pg_catalog.text,
                     a.source_url::pg_catalog.text, a.kind::pg_catalog.text
-             FROM {table} a WHERE a.canonical_key IS NOT NULL AND a.organization_id IS NOT NULL"
+             FROM {table} a WHERE a.canonical_key IS NOT NULL AND a.organization_id IS NOT NULL{}",
+            buckets
+                .condition("a.organization_id")
+                .map_or_else(String::new, |condition| format!(" AND {condition}"))
         );
         WrongKeys {
             first: Statement::new(format!("{select} ORDER BY a.id LIMIT $1")),
@@ -65,15 +95,17 @@ impl WrongKeys {
             release: Statement::new(format!(
                 "UPDATE {table} a SET canonical_key = NULL
                  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u(id, key)
-                 WHERE a.id = u.id AND a.canonical_key = u.key"
+                 WHERE a.id = u.id AND a.canonical_key = u.key RETURNING a.id"
             )),
+            these: Statement::new(format!("{select} AND a.id::pg_catalog.text = ANY ($1) ORDER BY a.id")),
+            table: table.clone(),
             released: Vec::new(),
+            remembers: !execute,
         }
     }
 }
 
 impl Job for WrongKeys {
-    type Cursor = [u8; 16];
     type Page = Page;
     type Decided = Decided;
     type Counters = Counters;
@@ -86,23 +118,27 @@ impl Job for WrongKeys {
         None
     }
 
-    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&[u8; 16]>, limit: i64) -> Page {
+    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
         let rows = match after {
             None => connection.run(&self.first, mode, &[limit.into()]),
-            Some(id) => {
-                let id = uuid::Uuid::from_bytes(*id).to_string();
-                connection.run(&self.next, mode, &[limit.into(), id.as_str().into()])
-            }
+            Some(id) => connection.run(&self.next, mode, &[limit.into(), id.into()]),
         };
         Page { rows }
+    }
+
+    fn read_these(&mut self, connection: &Connection, ids: &[String]) -> Page {
+        let ids = arrays::text(ids.iter().map(|id| Some(id.as_str())));
+        Page {
+            rows: connection.run(&self.these, Mode::Write, &[ids.into()]),
+        }
     }
 
     fn len(page: &Page) -> usize {
         page.rows.len()
     }
 
-    fn cursor(page: &Page) -> [u8; 16] {
-        page.rows.uuid(page.rows.len() - 1, 0).unwrap_or_default()
+    fn cursor(page: &Page) -> String {
+        Self::id(page, page.rows.len() - 1)
     }
 
     fn weight(_: &Page, _: usize) -> usize {
@@ -145,14 +181,18 @@ impl Job for WrongKeys {
         _: &Page,
         _: usize,
         _: usize,
-        decided: Decided,
+        mut decided: Decided,
     ) -> std::result::Result<Decided, Stale> {
         let parameters = [
             arrays::uuid(decided.wrong.iter().map(|(id, _)| Some(*id))).into(),
             arrays::text(decided.wrong.iter().map(|(_, key)| Some(key.as_str()))).into(),
         ];
         // A row whose key has changed meanwhile is somebody else's by now.
-        write_flag::while_writing(|| connection.run(&self.release, Mode::Write, &parameters));
+        let rows = write_flag::while_writing(|| connection.run(&self.release, Mode::Write, &parameters));
+        let released: HashSet<[u8; 16]> = (0..rows.len()).filter_map(|row| rows.uuid(row, 0)).collect();
+        let before = decided.wrong.len();
+        decided.wrong.retain(|(id, _)| released.contains(id));
+        decided.sound += (before - decided.wrong.len()) as i64;
         Ok(decided)
     }
 
@@ -176,7 +216,19 @@ impl Job for WrongKeys {
     }
 
     fn remember(&mut self, decided: &Decided) -> Result<()> {
-        self.released.extend(decided.wrong.iter().map(|(id, _)| *id));
+        if self.remembers {
+            self.released.extend(decided.wrong.iter().map(|(id, _)| *id));
+        }
         Ok(())
     }
+
+    fn changes(&self, decided: &Decided, changes: &mut Changes) {
+        let released = changes.of(KEY_RELEASED, &self.table, Some("canonical_key"), true);
+        for (id, key) in &decided.wrong {
+            released.ids.push_uuid(*id);
+            released.before.push(Some(key.clone()));
+        }
+    }
+
+    fn decisions(_: &Decided, _: LogDecisions, _: &mut Vec<Decision>) {}
 }

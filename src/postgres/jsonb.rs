@@ -121,6 +121,48 @@ impl<'a> JsonbRef<'a> {
         self.container().map_or(0, |container| unsafe { (*container).header })
     }
 
+    /// The members of an object, in the order in which jsonb keeps them; none for anything else.
+    pub fn members(self) -> Vec<(String, JsonbRef<'a>)> {
+        let mut members = Vec::new();
+        if self.header() & IS_OBJECT == 0 {
+            return members;
+        }
+        // SAFETY: the iterator walks the object's container; with nested values skipped it gives pairs of key and value
+        // between the begin and end tokens, and sets itself to NULL at the end.
+        unsafe {
+            let mut iterator = pg_sys::JsonbIteratorInit(self.value.val.binary.data);
+            let mut value: JsonbValue = std::mem::zeroed();
+            let mut name = String::new();
+            loop {
+                match pg_sys::JsonbIteratorNext(&mut iterator, &mut value, true) {
+                    pg_sys::JsonbIteratorToken::WJB_DONE => break,
+                    pg_sys::JsonbIteratorToken::WJB_KEY => {
+                        name = JsonbRef::<'a>::new(value).as_str().unwrap_or_default().into_owned();
+                    }
+                    pg_sys::JsonbIteratorToken::WJB_VALUE => {
+                        members.push((std::mem::take(&mut name), JsonbRef::new(value)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        members
+    }
+
+    /// The value as JSON text, every number digit kept.
+    pub fn to_text(self) -> String {
+        // SAFETY: the datum is a complete jsonb; the string is NUL-terminated and in the server's encoding.
+        unsafe {
+            let jsonb = self.to_datum().cast_mut_ptr::<pg_sys::Jsonb>();
+            let text = pg_sys::JsonbToCString(
+                std::ptr::null_mut(),
+                &raw mut (*jsonb).root,
+                pgrx::varsize_any(jsonb.cast()) as i32,
+            );
+            std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
+    }
+
     /// A jsonb datum of this value alone, in the current memory context.
     pub fn to_datum(self) -> Datum {
         let mut value = self.value;

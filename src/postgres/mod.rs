@@ -3,6 +3,7 @@
 
 pub mod arrays;
 pub mod backend;
+pub mod backends;
 pub mod jsonb;
 pub mod memory;
 pub mod patch;
@@ -11,6 +12,7 @@ pub mod row_set;
 pub mod settings_level;
 pub mod spi;
 pub mod subtransaction;
+pub mod transaction;
 pub mod user;
 pub mod view;
 pub mod write_flag;

@@ -7,11 +7,25 @@ use super::jsonb::{from_value, Jsonb, JsonbRef};
 
 const KEY: &str = "assetId";
 
+/// What an element's `assetId` becomes.
+#[derive(Clone, Copy)]
+pub enum AssetId {
+    Set([u8; 16]),
+    /// A value of any kind, as it was before.
+    Restore(Jsonb),
+    Remove,
+}
+
 /// `items` with `assetId` of element *i* set to `ids[i]`, where that is given and the element is an object.
 ///
 /// Other members, other elements, number digits and nested values stay as they are. Anything but an array is returned
 /// as it is.
 pub fn patch_asset_ids(items: Jsonb, ids: &[Option<[u8; 16]>]) -> Jsonb {
+    patch(items, |index| ids.get(index).copied().flatten().map(AssetId::Set))
+}
+
+/// As [`patch_asset_ids`], with all that may become of an `assetId`.
+pub fn patch(items: Jsonb, id_of: impl Fn(usize) -> Option<AssetId>) -> Jsonb {
     let array = items.value();
     if array.kind() != Kind::Array {
         return items;
@@ -20,7 +34,7 @@ pub fn patch_asset_ids(items: Jsonb, ids: &[Option<[u8; 16]>]) -> Jsonb {
     push(&mut state, JsonbIteratorToken::WJB_BEGIN_ARRAY, None);
     for index in 0..array.len() {
         let Some(element) = array.at(index) else { break };
-        match ids.get(index).copied().flatten() {
+        match id_of(index) {
             Some(id) if element.kind() == Kind::Object => push_with_id(&mut state, element, id),
             _ => {
                 push(&mut state, JsonbIteratorToken::WJB_ELEM, Some(element.raw()));
@@ -56,7 +70,7 @@ fn string(bytes: &[u8]) -> JsonbValue {
     }
 }
 
-fn push_with_id(state: &mut *mut JsonbParseState, object: JsonbRef<'_>, id: [u8; 16]) {
+fn push_with_id(state: &mut *mut JsonbParseState, object: JsonbRef<'_>, id: AssetId) {
     let Some(container) = object.container() else { return };
     push(state, JsonbIteratorToken::WJB_BEGIN_OBJECT, None);
     // SAFETY: the iterator walks the object's container; with nested values skipped it gives pairs of key and value
@@ -82,8 +96,19 @@ fn push_with_id(state: &mut *mut JsonbParseState, object: JsonbRef<'_>, id: [u8;
             }
         }
     }
-    push(state, JsonbIteratorToken::WJB_KEY, Some(string(KEY.as_bytes())));
-    let id = uuid::Uuid::from_bytes(id).hyphenated().to_string();
-    push(state, JsonbIteratorToken::WJB_VALUE, Some(string(id.as_bytes())));
+    let text;
+    let value = match &id {
+        AssetId::Set(id) => {
+            text = uuid::Uuid::from_bytes(*id).hyphenated().to_string();
+            Some(string(text.as_bytes()))
+        }
+        AssetId::Restore(before) => Some(before.value().raw()),
+        AssetId::Remove => None,
+    };
+    if let Some(value) = value {
+        push(state, JsonbIteratorToken::WJB_KEY, Some(string(KEY.as_bytes())));
+        // A container is taken apart and put in as it is.
+        push(state, JsonbIteratorToken::WJB_VALUE, Some(value));
+    }
     push(state, JsonbIteratorToken::WJB_END_OBJECT, None);
 }

@@ -11,9 +11,20 @@ use pgrx::FromDatum;
 
 use super::arrays::{text_datum, ArrayDatum};
 
-/// An open SPI connection. Plans live until it closes.
+/// An open SPI connection.
 pub struct Connection {
+    /// Plans are kept beyond the transaction, since the connection is.
+    pub(super) outlives_transactions: bool,
     _not_send: PhantomData<*mut ()>,
+}
+
+impl Connection {
+    fn new(outlives_transactions: bool) -> Self {
+        Connection {
+            outlives_transactions,
+            _not_send: PhantomData,
+        }
+    }
 }
 
 /// Opens a connection for the length of `work`.
@@ -24,7 +35,21 @@ pub fn connect<R>(work: impl FnOnce(&Connection) -> R) -> R {
         let context = pg_sys::CurrentMemoryContext;
         pg_sys::SPI_connect();
         pg_sys::MemoryContextSwitchTo(context);
-        let result = work(&Connection { _not_send: PhantomData });
+        let result = work(&Connection::new(false));
+        pg_sys::SPI_finish();
+        pg_sys::MemoryContextSwitchTo(context);
+        result
+    }
+}
+
+/// Opens a connection in which a procedure may commit. The caller has checked that it may.
+pub fn connect_committing<R>(work: impl FnOnce(&Connection) -> R) -> R {
+    // SAFETY: as in `connect`.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
+        pg_sys::MemoryContextSwitchTo(context);
+        let result = work(&Connection::new(true));
         pg_sys::SPI_finish();
         pg_sys::MemoryContextSwitchTo(context);
         result
@@ -72,6 +97,52 @@ impl From<&str> for Parameter {
 }
 
 impl Parameter {
+    pub fn interval(value: Option<Datum>) -> Self {
+        Parameter {
+            datum: value,
+            type_oid: pg_sys::INTERVALOID,
+        }
+    }
+
+    /// Microseconds since 2000, as PostgreSQL counts them.
+    pub fn timestamp(microseconds: i64) -> Self {
+        Parameter {
+            datum: Some(Datum::from(microseconds)),
+            type_oid: pg_sys::TIMESTAMPTZOID,
+        }
+    }
+
+    fn null(type_oid: pg_sys::Oid) -> Self {
+        Parameter { datum: None, type_oid }
+    }
+
+    /// NULL as an array of the type.
+    pub fn null_texts() -> Self {
+        Self::null(pg_sys::TEXTARRAYOID)
+    }
+
+    pub fn null_uuids() -> Self {
+        Self::null(pg_sys::UUIDARRAYOID)
+    }
+
+    pub fn null_int4s() -> Self {
+        Self::null(pg_sys::INT4ARRAYOID)
+    }
+
+    pub fn timestamp_or_null(microseconds: Option<i64>) -> Self {
+        Parameter {
+            datum: microseconds.map(Datum::from),
+            type_oid: pg_sys::TIMESTAMPTZOID,
+        }
+    }
+
+    pub fn int4(number: Option<i32>) -> Self {
+        Parameter {
+            datum: number.map(Datum::from),
+            type_oid: pg_sys::INT4OID,
+        }
+    }
+
     pub fn int8(number: Option<i64>) -> Self {
         Parameter {
             datum: number.map(Datum::from),
@@ -89,6 +160,15 @@ impl From<i64> for Parameter {
     }
 }
 
+impl From<i32> for Parameter {
+    fn from(number: i32) -> Self {
+        Parameter {
+            datum: Some(Datum::from(number)),
+            type_oid: pg_sys::INT4OID,
+        }
+    }
+}
+
 impl From<bool> for Parameter {
     fn from(value: bool) -> Self {
         Parameter {
@@ -102,6 +182,17 @@ impl From<bool> for Parameter {
 pub struct Statement {
     sql: String,
     plan: std::cell::Cell<pg_sys::SPIPlanPtr>,
+    /// The plan is ours to free.
+    kept: std::cell::Cell<bool>,
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        if self.kept.get() {
+            // SAFETY: the plan was kept by `plan` and nothing else refers to it.
+            unsafe { pg_sys::SPI_freeplan(self.plan.get()) };
+        }
+    }
 }
 
 impl Statement {
@@ -110,16 +201,22 @@ impl Statement {
         Statement {
             sql: sql.into(),
             plan: std::cell::Cell::new(std::ptr::null_mut()),
+            kept: std::cell::Cell::new(false),
         }
     }
 
-    fn plan(&self, parameters: &[Parameter]) -> pg_sys::SPIPlanPtr {
+    fn plan(&self, connection: &Connection, parameters: &[Parameter]) -> pg_sys::SPIPlanPtr {
         if self.plan.get().is_null() {
             let sql = CString::new(self.sql.as_str()).unwrap_or_default();
             let mut types: Vec<pg_sys::Oid> = parameters.iter().map(|parameter| parameter.type_oid).collect();
             // SAFETY: string and type array outlive the call, which copies them.
             let plan = unsafe { pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr()) };
             assert!(!plan.is_null(), "SPI_prepare failed on: {}", self.sql);
+            if connection.outlives_transactions {
+                // SAFETY: the plan was just made. A kept plan is told of changed tables, also between transactions.
+                unsafe { pg_sys::SPI_keepplan(plan) };
+                self.kept.set(true);
+            }
             self.plan.set(plan);
         }
         self.plan.get()
@@ -168,7 +265,7 @@ impl Connection {
         // leaves its own memory context current, so the caller's is put back.
         unsafe {
             let context = pg_sys::CurrentMemoryContext;
-            let plan = statement.plan(parameters);
+            let plan = statement.plan(self, parameters);
             pg_sys::MemoryContextSwitchTo(context);
             let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0);
             pg_sys::MemoryContextSwitchTo(context);
@@ -191,8 +288,8 @@ impl Connection {
     pub fn query(&self, sql: &str, mode: Mode, parameters: &[Parameter]) -> Rows {
         let statement = Statement::new(sql);
         let rows = self.run(&statement, mode, parameters);
-        // SAFETY: nothing else refers to the plan.
-        unsafe { pg_sys::SPI_freeplan(statement.plan.get()) };
+        // Freed with the statement, whether it was kept or not.
+        statement.kept.set(true);
         rows
     }
 }

@@ -105,6 +105,27 @@ unsafe extern "C-unwind" fn note_code(_: *mut std::ffi::c_void) {
     RAISED.set(unsafe { pg_sys::geterrcode() });
 }
 
+/// Catches what `work` raises without a savepoint: only for what cleans up by itself, as a commit does.
+pub fn catching<R>(work: impl FnOnce() -> R) -> Result<R, Failure> {
+    PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
+        .catch_others(|caught| Err(Failure::of(caught, 0)))
+        .catch_rust_panic(|caught| Err(Failure::of(caught, 0)))
+        .execute()
+}
+
+/// As [`in_subtransaction`], for work whose own errors are failures like any other.
+pub fn attempt<R>(work: impl FnOnce() -> crate::error::Result<R>) -> Result<R, Failure> {
+    let outcome = in_subtransaction(|| -> Result<R, std::convert::Infallible> {
+        Ok(work().unwrap_or_else(|report| raise(report)))
+    });
+    outcome.map(|Ok(done)| done)
+}
+
+fn raise(report: pg_sys::panic::ErrorReport) -> ! {
+    report.report(pgrx::PgLogLevel::ERROR);
+    unreachable!("an ERROR leaves by unwinding")
+}
+
 /// Runs `work` in a subtransaction: released when it gives `Ok`, rolled back when it gives `Err` or raises.
 ///
 /// Restores the memory context and resource owner on both ways out. Nothing that `work` counted may be kept when this

@@ -26,3 +26,28 @@ pub fn current() -> pg_sys::Oid {
     // SAFETY: reads a variable of the backend.
     unsafe { pg_sys::GetUserId() }
 }
+
+/// Its name.
+pub fn current_name() -> String {
+    // SAFETY: the role exists, since it is the current one; the name is a copy in the current memory context.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(current(), false);
+        std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
+    }
+}
+
+/// Whether the current role is a member of role `name`, or is it, or is a superuser. Not so of a role that has gone.
+pub fn is_member_of(name: &str) -> bool {
+    let Ok(name) = std::ffi::CString::new(name) else {
+        return false;
+    };
+    // SAFETY: the string is NUL-terminated and outlives the call.
+    let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    role != pg_sys::InvalidOid && is_member(role)
+}
+
+/// As [`is_member_of`], for a role by its id.
+pub fn is_member(role: pg_sys::Oid) -> bool {
+    // SAFETY: looks into the catalog's cache only.
+    unsafe { pg_sys::is_member_of_role(current(), role) }
+}

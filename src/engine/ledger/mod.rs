@@ -1,6 +1,8 @@
 //! The ledger: tables of the extension, written as their owner. Nothing that SQL can call writes what it is told.
 
 pub mod decisions;
+pub mod record;
+pub mod runs;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -32,10 +34,10 @@ impl Ledger {
             Mode::Read,
             &[],
         );
-        let (Some(owner), Some(schema)) = (!rows.is_empty())
-            .then(|| (rows.get(0, 0), rows.text(0, 1)))
-            .unwrap_or_default()
-        else {
+        if rows.is_empty() {
+            return Err(crate::error::not_installed());
+        }
+        let (Some(owner), Some(schema)) = (rows.get(0, 0), rows.text(0, 1)) else {
             return Err(crate::error::not_installed());
         };
         Ok(Ledger {
@@ -47,11 +49,6 @@ impl Ledger {
 
     pub fn owner(&self) -> pg_sys::Oid {
         self.owner
-    }
-
-    /// The schema of the extension, quoted, with a dot behind it.
-    pub fn schema(&self) -> &str {
-        &self.schema
     }
 
     /// Runs `sql` with the rights of the extension's owner, under a search_path that nobody else can put operators in.

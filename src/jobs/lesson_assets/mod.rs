@@ -2,37 +2,59 @@
 
 mod known;
 mod known_keys;
+pub mod program;
 mod read;
+pub mod undo_log;
 mod write;
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use media_assets_core::jobs::lesson::{decide, normalize, AssetId, Counters, Found, Normalized, Outcome, Reason, Slot};
 use media_assets_core::json::{Json, Kind};
 
 use super::asset_keys::AssetKeys;
 use super::asset_tables::Tables;
+use crate::engine::journal::Changes;
 use crate::engine::key_set::{KeySet, KeyedRows};
+use crate::engine::ledger::decisions::Decision;
 use crate::engine::{Job, Stale, Tally};
 use crate::error::Result;
 use crate::postgres::jsonb::JsonbRef;
 use crate::postgres::spi::{Connection, Mode};
+use crate::settings::LogDecisions;
 use known::{Known, LookUps};
 use known_keys::KnownKeys;
-pub use read::Filter;
-use read::{Lesson, Page, Reader};
+use read::{Lesson, Page};
+pub use read::{Reader, Scope};
+use undo_log::Written;
 use write::Writer;
 
 /// The counters of a run and the items of its failed lessons, which no other counter holds.
 #[derive(Clone, Default)]
 pub struct LessonTally {
     pub counters: Counters,
+    /// Lessons that were passed over, since they are as a finished run left them.
+    pub lessons_settled: i64,
     items_of_failed: i64,
 }
 
 impl Tally for LessonTally {
+    fn names() -> Vec<&'static str> {
+        let mut names: Vec<&'static str> = Counters::default().columns().map(|(name, _)| name).collect();
+        names.push("lessons_settled");
+        names
+    }
+
+    fn values(&self) -> Vec<i64> {
+        let mut values: Vec<i64> = self.counters.columns().map(|(_, value)| value).collect();
+        values.push(self.lessons_settled);
+        values
+    }
+
     fn add(&mut self, other: &Self) {
         self.counters.add(&other.counters);
+        self.lessons_settled += other.lessons_settled;
         self.items_of_failed += other.items_of_failed;
     }
 
@@ -58,6 +80,8 @@ pub struct Decided {
     pub items: Vec<Item>,
     /// Indexes of the items whose assets are created, one for each asset.
     creating: Vec<usize>,
+    /// What the writing of the slice left behind, for undo.
+    written: Written,
 }
 
 impl Decided {
@@ -83,8 +107,8 @@ impl Decided {
 }
 
 /// The job over the relations of one run.
-pub struct LessonAssets<'t> {
-    tables: &'t Tables,
+pub struct LessonAssets {
+    tables: Rc<Tables>,
     reader: Reader,
     look_ups: LookUps,
     writer: Option<Writer>,
@@ -99,20 +123,20 @@ pub struct LessonAssets<'t> {
     reread: bool,
 }
 
-impl<'t> LessonAssets<'t> {
+impl LessonAssets {
     /// `keys` is the finished run over rows without key; a dry run takes over what it gave.
     pub fn new(
         connection: &Connection,
-        tables: &'t Tables,
-        filter: Filter,
-        keys: Option<AssetKeys<'_>>,
+        tables: &Rc<Tables>,
+        scope: Scope,
+        keys: Option<AssetKeys>,
         execute: bool,
     ) -> Result<Self> {
         Ok(LessonAssets {
-            reader: Reader::new(connection, tables, filter, execute)?,
+            reader: Reader::new(connection, tables, scope, execute)?,
             look_ups: LookUps::new(tables),
             writer: if execute { Writer::new(connection, tables) } else { None },
-            tables,
+            tables: Rc::clone(tables),
             planned: KeySet::default(),
             keyed: keys.map(|keys| keys.given).unwrap_or_default(),
             known_keys: KnownKeys::default(),
@@ -122,7 +146,12 @@ impl<'t> LessonAssets<'t> {
     }
 }
 
-impl LessonAssets<'_> {
+impl LessonAssets {
+    /// Where the run ends: the greatest id when it started.
+    pub fn bound(&self) -> Option<&str> {
+        self.reader.bound()
+    }
+
     /// Reads the keys that exist, where they are few; to be called when the rows without key have theirs.
     pub fn learn_keys(&mut self, connection: &Connection, mode: Mode) {
         let organization = self.reader.organization();
@@ -130,8 +159,7 @@ impl LessonAssets<'_> {
     }
 }
 
-impl Job for LessonAssets<'_> {
-    type Cursor = String;
+impl Job for LessonAssets {
     type Page = Page;
     type Decided = Decided;
     type Counters = LessonTally;
@@ -146,8 +174,12 @@ impl Job for LessonAssets<'_> {
         (rows >= 0.0 && !self.reader.is_narrowed()).then_some(rows as i64)
     }
 
-    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&String>, limit: i64) -> Page {
-        self.reader.page(connection, mode, after.map(String::as_str), limit)
+    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
+        self.reader.page(connection, mode, after, limit)
+    }
+
+    fn read_these(&mut self, connection: &Connection, ids: &[String]) -> Page {
+        self.reader.these(connection, ids)
     }
 
     fn len(page: &Page) -> usize {
@@ -202,7 +234,7 @@ impl Job for LessonAssets<'_> {
         }
         LessonTally {
             counters,
-            items_of_failed: 0,
+            ..LessonTally::default()
         }
     }
 
@@ -211,6 +243,7 @@ impl Job for LessonAssets<'_> {
         LessonTally {
             counters: Counters::of_failed_lesson(items),
             items_of_failed: items,
+            ..LessonTally::default()
         }
     }
 
@@ -239,6 +272,14 @@ impl Job for LessonAssets<'_> {
         }
         Ok(())
     }
+
+    fn changes(&self, decided: &Decided, changes: &mut Changes) {
+        undo_log::changes(&self.tables, decided, changes);
+    }
+
+    fn decisions(decided: &Decided, level: LogDecisions, decisions: &mut Vec<Decision>) {
+        undo_log::decisions(decided, level, decisions);
+    }
 }
 
 impl Item {
@@ -247,7 +288,7 @@ impl Item {
     }
 }
 
-impl LessonAssets<'_> {
+impl LessonAssets {
     fn decide_lessons(&mut self, connection: &Connection, mode: Mode, lessons: Vec<Lesson>, again: bool) -> Decided {
         let mut items = Vec::new();
         for (index, lesson) in lessons.iter().enumerate() {
@@ -288,6 +329,7 @@ impl LessonAssets<'_> {
             lessons,
             items,
             creating,
+            written: Written::default(),
         }
     }
 }

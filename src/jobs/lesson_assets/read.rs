@@ -1,5 +1,6 @@
 //! Reading lessons in the order of their primary key.
 
+use crate::engine::long::Buckets;
 use crate::error::Result;
 use crate::jobs::asset_tables::Tables;
 use crate::postgres::arrays;
@@ -7,11 +8,15 @@ use crate::postgres::jsonb::Jsonb;
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
 
 /// Which lessons a run looks at.
-#[derive(Clone, Default)]
-pub struct Filter {
+#[derive(Clone)]
+pub struct Scope {
     pub organization_id: Option<String>,
     /// Start behind this lesson.
     pub after: Option<String>,
+    /// Of these organizations only.
+    pub buckets: Buckets,
+    /// The last lesson, as the run's row keeps it; `None` is the greatest id there is now.
+    pub bound: Option<String>,
 }
 
 /// A lesson as it was read. The media are borrowed from the slice's memory.
@@ -58,22 +63,21 @@ fn lesson(rows: &Rows, index: usize) -> Lesson {
 
 /// The statements that read lessons.
 pub struct Reader {
-    filter: Filter,
+    scope: Scope,
     ids_are_uuids: bool,
     first: Statement,
     next: Statement,
     again: Statement,
-    /// The greatest id when the run started: it ends under live inserts.
-    bound: Option<String>,
+    these: Statement,
 }
 
 impl Reader {
-    pub fn new(connection: &Connection, tables: &Tables, filter: Filter, execute: bool) -> Result<Self> {
+    pub fn new(connection: &Connection, tables: &Tables, scope: Scope, execute: bool) -> Result<Self> {
         let lesson = &tables.lesson;
         let id_type = lesson.type_of("id");
         let organization_type = tables.group.type_of("organization_id");
-        lesson.check_value(connection, "id", filter.after.as_deref(), "after")?;
-        let organization = filter.organization_id.as_deref();
+        lesson.check_value(connection, "id", scope.after.as_deref(), "after")?;
+        let organization = scope.organization_id.as_deref();
         tables
             .group
             .check_value(connection, "organization_id", organization, "organization_id")?;
@@ -86,13 +90,17 @@ impl Reader {
                                 WHERE c.id = l.course_id LIMIT 1) o ON true",
             lesson.sql_name, tables.course.sql_name, tables.group.sql_name
         );
-        let scope = if filter.organization_id.is_some() {
+        let of_organization = if scope.organization_id.is_some() {
             format!("o.organization_id = $3::{organization_type}")
         } else {
             "$3::pg_catalog.text IS NULL".to_owned()
         };
-        let again_scope = scope.replace("$3", "$2");
-        let bounded = format!("{scope} AND l.id {not_greater} $2::{id_type}");
+        let again_scope = of_organization.replace("$3", "$2");
+        let in_range = match scope.buckets.condition("o.organization_id") {
+            Some(condition) => format!("{of_organization} AND {condition}"),
+            None => of_organization,
+        };
+        let bounded = format!("{in_range} AND l.id {not_greater} $2::{id_type}");
         let mut reader = Reader {
             first: Statement::new(format!("{select} WHERE {bounded} ORDER BY l.id LIMIT $1")),
             next: Statement::new(format!(
@@ -111,10 +119,15 @@ impl Reader {
                  WHERE {again_scope} ORDER BY l.n",
                 lesson.sql_name, tables.course.sql_name, tables.group.sql_name
             )),
-            filter,
+            these: Statement::new(format!(
+                "{select} WHERE l.id = ANY ($1::{id_type}[]) AND {again_scope} ORDER BY l.id"
+            )),
+            scope,
             ids_are_uuids: tables.lesson_ids_are_uuids(),
-            bound: None,
         };
+        if reader.scope.bound.is_some() {
+            return Ok(reader);
+        }
         let mode = if execute { Mode::Write } else { Mode::Read };
         let last = connection.query(
             &format!(
@@ -124,23 +137,28 @@ impl Reader {
             mode,
             &[],
         );
-        reader.bound = if last.is_empty() { None } else { last.text(0, 0) };
+        // Fixed when the run starts, so that it ends under live inserts.
+        reader.scope.bound = if last.is_empty() { None } else { last.text(0, 0) };
         Ok(reader)
     }
 
+    pub fn bound(&self) -> Option<&str> {
+        self.scope.bound.as_deref()
+    }
+
     pub fn organization(&self) -> Option<&str> {
-        self.filter.organization_id.as_deref()
+        self.scope.organization_id.as_deref()
     }
 
     /// Whether the run looks at a part of the lessons.
     pub fn is_narrowed(&self) -> bool {
-        self.filter.organization_id.is_some() || self.filter.after.is_some()
+        self.scope.organization_id.is_some() || self.scope.after.is_some()
     }
 
     pub fn page(&self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
-        let bound = self.bound.as_deref();
-        let organization = self.filter.organization_id.as_deref();
-        let rows = match after.or(self.filter.after.as_deref()) {
+        let bound = self.scope.bound.as_deref();
+        let organization = self.scope.organization_id.as_deref();
+        let rows = match after.or(self.scope.after.as_deref()) {
             None => connection.run(&self.first, mode, &[limit.into(), bound.into(), organization.into()]),
             Some(after) => connection.run(
                 &self.next,
@@ -151,6 +169,15 @@ impl Reader {
         Page { rows }
     }
 
+    /// The lessons with these ids that are in the scope.
+    pub fn these(&self, connection: &Connection, ids: &[String]) -> Page {
+        let ids = arrays::ids(self.ids_are_uuids, ids.iter().map(|id| Some(id.as_str())));
+        let organization = self.scope.organization_id.as_deref();
+        Page {
+            rows: connection.run(&self.these, Mode::Write, &[ids.into(), organization.into()]),
+        }
+    }
+
     /// The rows `from..to` of a page as they are now, locked. One that has gone, or left the scope, is left out.
     pub fn again(&self, connection: &Connection, page: &Page, from: usize, to: usize) -> Vec<Lesson> {
         let ids: Vec<String> = (from..to).map(|row| page.id(row)).collect();
@@ -159,7 +186,7 @@ impl Reader {
             Mode::Write,
             &[
                 arrays::ids(self.ids_are_uuids, ids.iter().map(|id| Some(id.as_str()))).into(),
-                self.filter.organization_id.as_deref().into(),
+                self.scope.organization_id.as_deref().into(),
             ],
         );
         let lessons = (0..rows.len()).map(|row| lesson(&rows, row).owned()).collect();

@@ -11,6 +11,7 @@ use media_assets_core::jobs::lesson::{AssetId, Media, Normalized, Outcome, Slot}
 
 use super::known::find_by_key;
 use super::read::Lesson;
+use super::undo_log::UsageId;
 use super::{Decided, Item};
 use crate::engine::Stale;
 use crate::jobs::asset_tables::{Tables, ASSET_COLUMNS};
@@ -31,6 +32,7 @@ pub struct Writer {
     insert_usages: Statement,
     /// The id of a usage is ours when its column is a uuid without default.
     makes_usage_ids: bool,
+    usage_ids_are_uuids: bool,
     update_videos: Statement,
     update_documents: Statement,
     update_both: Statement,
@@ -68,13 +70,20 @@ impl Writer {
             .columns
             .get("id")
             .is_some_and(|id| id.sql_type == "uuid" && !id.has_default);
+        let usage_ids_are_uuids = usages.is_of_type("id", pgrx::pg_sys::UUIDOID);
+        let id_back = if usage_ids_are_uuids {
+            "id"
+        } else {
+            "id::pg_catalog.text"
+        };
         let (id_column, id_value) = if makes_usage_ids { ("id, ", "u.id, ") } else { ("", "") };
         let insert_usages = format!(
             "INSERT INTO {table} ({id_column}organization_id, asset_id, target_type, target_id, slot_type, position)
              SELECT {id_value}u.organization_id, u.asset_id, 'lesson', u.target_id, u.slot_type, u.place
              FROM (SELECT pg_catalog.unnest($1::{organization}[]) AS organization_id, pg_catalog.unnest($2) AS asset_id,
                           pg_catalog.unnest($3::{target}[]) AS target_id, pg_catalog.unnest($4::{slot}[]) AS slot_type,
-                          pg_catalog.unnest($5) AS place, pg_catalog.unnest($6) AS id) u",
+                          pg_catalog.unnest($5) AS place, pg_catalog.unnest($6) AS id) u
+             RETURNING {id_back}, asset_id",
             table = usages.sql_name,
             organization = usages.type_of("organization_id"),
             target = usages.type_of("target_id"),
@@ -104,6 +113,7 @@ impl Writer {
             find_assets: find_by_key(assets),
             insert_usages: Statement::new(insert_usages),
             makes_usage_ids,
+            usage_ids_are_uuids,
             update_videos: update("videos = u.videos", "videos", "pg_catalog.unnest($2)"),
             update_documents: update("documents = u.documents", "documents", "pg_catalog.unnest($2)"),
             update_both: update(
@@ -126,7 +136,7 @@ impl Writer {
             if !renamed.is_empty() {
                 decided.rename_assets(&renamed);
             }
-            self.create_usages(connection, decided)?;
+            decided.written.usages = self.create_usages(connection, decided)?;
             self.patch(connection, decided)
         })
     }
@@ -256,7 +266,8 @@ impl Writer {
             .collect())
     }
 
-    fn create_usages(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+    /// Gives the new usages' ids, each with its asset.
+    fn create_usages(&self, connection: &Connection, decided: &Decided) -> Result<Vec<(UsageId, AssetId)>, Stale> {
         let new: Vec<(&Item, AssetId)> = decided
             .items
             .iter()
@@ -264,7 +275,7 @@ impl Writer {
             .filter_map(|item| Some((item, asset_of(item)?)))
             .collect();
         if new.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let lesson = |item: &Item| &decided.lessons[item.lesson];
         let ids = new
@@ -282,10 +293,18 @@ impl Writer {
             arrays::int4(new.iter().map(|(item, _)| Some(item.position))).into(),
             arrays::uuid(ids).into(),
         ];
-        expect(
-            connection.run(&self.insert_usages, Mode::Write, &parameters).len(),
-            new.len(),
-        )
+        let rows = connection.run(&self.insert_usages, Mode::Write, &parameters);
+        expect(rows.len(), new.len())?;
+        Ok((0..rows.len())
+            .filter_map(|row| {
+                let id = if self.usage_ids_are_uuids {
+                    UsageId::Uuid(rows.uuid(row, 0)?)
+                } else {
+                    UsageId::Text(rows.text(row, 0)?)
+                };
+                Some((id, rows.uuid(row, 1)?))
+            })
+            .collect())
     }
 
     fn patch(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {

@@ -1,0 +1,160 @@
+//! What a batch did, gathered slice by slice, on its way to the ledger.
+
+use super::ledger::decisions::Decision;
+use super::Job;
+use crate::settings::{self, LogDecisions};
+
+/// A row that could not be written.
+#[derive(Clone, Debug)]
+pub struct RowFailure {
+    pub id: String,
+    pub sqlstate: String,
+    pub message: String,
+    /// What it adds to the run's counters as a failure.
+    pub counters: Vec<i64>,
+}
+
+/// Ids of changed rows, in the type of their column.
+#[derive(Clone, Debug)]
+pub enum Ids {
+    Uuids(Vec<[u8; 16]>),
+    Texts(Vec<String>),
+}
+
+impl Ids {
+    pub fn push_uuid(&mut self, id: [u8; 16]) {
+        match self {
+            Ids::Uuids(ids) => ids.push(id),
+            Ids::Texts(ids) => ids.push(uuid::Uuid::from_bytes(id).to_string()),
+        }
+    }
+
+    /// `id` in its text form.
+    pub fn push_text(&mut self, id: &str) {
+        match self {
+            Ids::Uuids(ids) => ids.extend(media_assets_core::jobs::lesson::parse_asset_id(id)),
+            Ids::Texts(ids) => ids.push(id.to_owned()),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Ids::Uuids(ids) => ids.len(),
+            Ids::Texts(ids) => ids.len(),
+        }
+    }
+}
+
+/// One kind of change to one column or relation: arrays that run side by side. Those that the action does not use are
+/// empty.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub action: &'static str,
+    /// Schema-qualified and quoted.
+    pub relation: String,
+    pub column: Option<&'static str>,
+    pub ids: Ids,
+    pub positions: Vec<i32>,
+    pub assets: Vec<[u8; 16]>,
+    pub before: Vec<Option<String>>,
+    pub after: Vec<Option<String>>,
+}
+
+/// The changes of a batch, in the order in which they were made.
+#[derive(Default)]
+pub struct Changes {
+    list: Vec<Change>,
+}
+
+impl Changes {
+    /// Where changes of that kind are gathered.
+    pub fn of(
+        &mut self,
+        action: &'static str,
+        relation: &str,
+        column: Option<&'static str>,
+        ids_are_uuids: bool,
+    ) -> &mut Change {
+        let place = self
+            .list
+            .iter()
+            .position(|change| change.action == action && change.relation == relation && change.column == column);
+        let place = place.unwrap_or_else(|| {
+            self.list.push(Change {
+                action,
+                relation: relation.to_owned(),
+                column,
+                ids: if ids_are_uuids {
+                    Ids::Uuids(Vec::new())
+                } else {
+                    Ids::Texts(Vec::new())
+                },
+                positions: Vec::new(),
+                assets: Vec::new(),
+                before: Vec::new(),
+                after: Vec::new(),
+            });
+            self.list.len() - 1
+        });
+        &mut self.list[place]
+    }
+
+    /// Those gathered so far, which are forgotten here.
+    pub fn drain(&mut self) -> impl Iterator<Item = Change> + '_ {
+        self.list.drain(..).filter(|change| change.ids.len() > 0)
+    }
+}
+
+/// What is gathered of a batch.
+pub struct Journal {
+    keeps_changes: bool,
+    level: LogDecisions,
+    pub changes: Changes,
+    pub decisions: Vec<Decision>,
+    pub failures: Vec<RowFailure>,
+    /// Something was written since [`Journal::start_batch`].
+    pub wrote: bool,
+}
+
+impl Journal {
+    /// For runs without a row in the ledger: keeps failures only.
+    pub fn closed() -> Self {
+        Journal {
+            keeps_changes: false,
+            level: LogDecisions::None,
+            changes: Changes::default(),
+            decisions: Vec::new(),
+            failures: Vec::new(),
+            wrote: false,
+        }
+    }
+
+    /// As `media_assets.log_changes` and `media_assets.log_decisions` say.
+    pub fn by_settings() -> Self {
+        Journal {
+            keeps_changes: settings::log_changes(),
+            level: settings::log_decisions(),
+            ..Journal::closed()
+        }
+    }
+
+    /// Forgets what a batch that was rolled back had put in.
+    pub fn start_batch(&mut self) {
+        *self = Journal {
+            keeps_changes: self.keeps_changes,
+            level: self.level,
+            ..Journal::closed()
+        };
+    }
+
+    /// Takes note of a settled slice.
+    pub fn take<J: Job>(&mut self, job: &J, decided: &J::Decided, written: bool) {
+        self.wrote |= written;
+        if written && self.keeps_changes {
+            job.changes(decided, &mut self.changes);
+        }
+        if self.level != LogDecisions::None {
+            J::decisions(decided, self.level, &mut self.decisions);
+        }
+    }
+}

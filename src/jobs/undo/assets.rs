@@ -1,0 +1,183 @@
+//! Assets that a run made: they go, unless something uses them now.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::uses::Uses;
+use super::{Counters, Element, Fate, Kind};
+use crate::engine::ledger::Ledger;
+use crate::engine::relation::{quote_ident, Relation};
+use crate::engine::Stale;
+use crate::error::Result;
+use crate::jobs::asset_tables::Tables;
+use crate::jobs::lesson_assets::undo_log::ASSET_CREATED;
+use crate::postgres::spi::{Connection, Mode, Parameter, Statement};
+use crate::postgres::{arrays, write_flag};
+
+pub struct Assets {
+    run_id: i64,
+    ledger: Rc<Ledger>,
+    tables: Rc<Tables>,
+    uses: Rc<RefCell<Uses>>,
+    read: Statement,
+    usages: Statement,
+    /// One for each foreign key of another table.
+    references: Vec<Statement>,
+    delete: Statement,
+}
+
+impl Assets {
+    pub fn new(
+        connection: &Connection,
+        run_id: i64,
+        ledger: &Rc<Ledger>,
+        tables: &Rc<Tables>,
+        (assets, usages): (&Relation, &Relation),
+        uses: &Rc<RefCell<Uses>>,
+    ) -> Self {
+        let table = &assets.sql_name;
+        Assets {
+            run_id,
+            ledger: Rc::clone(ledger),
+            tables: Rc::clone(tables),
+            uses: Rc::clone(uses),
+            read: Statement::new(format!(
+                "SELECT u.n, a.organization_id::pg_catalog.text
+                 FROM pg_catalog.unnest($1::pg_catalog.uuid[]) WITH ORDINALITY u(id, n) JOIN {table} a ON a.id = u.id"
+            )),
+            usages: Statement::new(format!(
+                "SELECT u.n, pg_catalog.count(*)
+                 FROM pg_catalog.unnest($1::pg_catalog.uuid[]) WITH ORDINALITY u(id, n) JOIN {} s ON s.asset_id = u.id GROUP BY u.n",
+                usages.sql_name
+            )),
+            references: references(connection, assets, usages),
+            delete: Statement::new(format!(
+                "DELETE FROM {table} a USING pg_catalog.unnest($1::pg_catalog.uuid[]) u(id) WHERE a.id = u.id"
+            )),
+        }
+    }
+}
+
+/// Statements that find the assets among $1 to which another table's foreign key refers.
+fn references(connection: &Connection, assets: &Relation, usages: &Relation) -> Vec<Statement> {
+    let rows = connection.query(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.array_agg(own.attname::pg_catalog.text ORDER BY k.place),
+                pg_catalog.array_agg(of.attname::pg_catalog.text ORDER BY k.place)
+         FROM pg_catalog.pg_constraint f
+         JOIN pg_catalog.pg_class c ON c.oid = f.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(f.conkey), pg_catalog.unnest(f.confkey)) WITH ORDINALITY k(own, other, place)
+         JOIN pg_catalog.pg_attribute own ON own.attrelid = f.conrelid AND own.attnum = k.own
+         JOIN pg_catalog.pg_attribute of ON of.attrelid = f.confrelid AND of.attnum = k.other
+         WHERE f.contype = 'f' AND f.confrelid = $1::pg_catalog.oid AND f.conrelid <> $2::pg_catalog.oid AND f.conparentid = 0
+         GROUP BY f.oid, n.nspname, c.relname",
+        Mode::Read,
+        &[
+            i64::from(assets.base_oid.to_u32()).into(),
+            i64::from(usages.base_oid.to_u32()).into(),
+        ],
+    );
+    (0..rows.len())
+        .filter_map(|row| {
+            let names = |column| rows.get::<Vec<String>>(row, column);
+            let pairs: Vec<String> = names(1)?
+                .iter()
+                .zip(&names(2)?)
+                .map(|(own, of)| format!("r.{} = a.{}", quote_ident(own), quote_ident(of)))
+                .collect();
+            Some(Statement::new(format!(
+                "SELECT u.n FROM pg_catalog.unnest($1::pg_catalog.uuid[]) WITH ORDINALITY u(id, n) JOIN {} a ON a.id = u.id
+                 WHERE EXISTS (SELECT FROM {} r WHERE {})",
+                assets.base_sql_name,
+                rows.text(row, 0)?,
+                pairs.join(" AND ")
+            )))
+        })
+        .collect()
+}
+
+fn ids<'e>(elements: impl Iterator<Item = &'e Element>) -> Parameter {
+    arrays::text(elements.map(|element| Some(element.id.as_str()))).into()
+}
+
+impl Kind for Assets {
+    fn action(&self) -> &'static str {
+        ASSET_CREATED
+    }
+
+    fn counter<'c>(&self, counters: &'c mut Counters) -> &'c mut i64 {
+        &mut counters.assets_removed
+    }
+
+    fn begin(&mut self, connection: &Connection, mode: Mode) -> Result<()> {
+        let mut uses = self.uses.borrow_mut();
+        uses.count_items(connection, mode, &self.ledger, self.run_id, &self.tables)
+    }
+
+    fn decide(&mut self, connection: &Connection, mode: Mode, elements: &[Element]) -> Vec<Fate> {
+        let uses = self.uses.borrow();
+        let mut fates = vec![Fate::Already; elements.len()];
+        let all = [ids(elements.iter())];
+        let rows = connection.run(&self.read, mode, &all);
+        for row in 0..rows.len() {
+            let (Some(n), organization) = (rows.get::<i64>(row, 0), rows.text(row, 1)) else {
+                continue;
+            };
+            let index = n as usize - 1;
+            let id = media_assets_core::jobs::lesson::parse_asset_id(&elements[index].id);
+            let in_lesson = id
+                .zip(organization.as_deref())
+                .is_some_and(|(id, organization)| uses.items(organization, id) > 0);
+            fates[index] = if in_lesson {
+                Fate::Conflict("in_use_by_lesson")
+            } else {
+                Fate::Undo
+            };
+        }
+        drop(rows);
+        for reference in &self.references {
+            let rows = connection.run(reference, mode, &all);
+            for n in (0..rows.len()).filter_map(|row| rows.get::<i64>(row, 0)) {
+                fates[n as usize - 1] = Fate::Conflict("in_use_by_reference");
+            }
+        }
+        let rows = connection.run(&self.usages, mode, &all);
+        for row in 0..rows.len() {
+            let (Some(n), Some(count)) = (rows.get::<i64>(row, 0), rows.get::<i64>(row, 1)) else {
+                continue;
+            };
+            let index = n as usize - 1;
+            let removed = media_assets_core::jobs::lesson::parse_asset_id(&elements[index].id)
+                .map_or(0, |id| uses.usages_removed(id));
+            if count > removed {
+                fates[index] = Fate::Conflict("in_use_by_usage");
+            }
+        }
+        fates
+    }
+
+    fn write(
+        &mut self,
+        connection: &Connection,
+        elements: &[Element],
+        fates: &[Fate],
+    ) -> std::result::Result<(), Stale> {
+        let mut undone: Vec<&Element> = elements
+            .iter()
+            .zip(fates)
+            .filter(|(_, fate)| **fate == Fate::Undo)
+            .map(|(element, _)| element)
+            .collect();
+        undone.sort_unstable_by(|left, right| left.id.cmp(&right.id));
+        let parameters = [ids(undone.iter().copied())];
+        let deleted = write_flag::while_writing(|| connection.run(&self.delete, Mode::Write, &parameters)).len();
+        if deleted == undone.len() {
+            Ok(())
+        } else {
+            Err(Stale)
+        }
+    }
+
+    fn remember(&mut self, _: &[Element], _: &[Fate]) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! Undo as a whole: the run that is taken back, its tables, the order in which things go.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::assets::Assets;
+use super::items::Items;
+use super::keys::{Change, Keys};
+use super::usages::Usages;
+use super::uses::Uses;
+use super::{Counters, Kind, Undo};
+use crate::engine::ledger::record::{NewRun, RunMode};
+use crate::engine::ledger::runs::Run;
+use crate::engine::ledger::Ledger;
+use crate::engine::long::{Buckets, Phase, PhaseOf, Program};
+use crate::engine::relation::{LockTarget, Relation};
+use crate::engine::{rights, Job, Tally};
+use crate::error::{no_such_run, not_supported, not_undoable, wrong_state, Result};
+use crate::jobs::asset_tables::{self, Found, Tables, ASSET_COLUMNS};
+use crate::jobs::keys_program::KeysProgram;
+use crate::postgres::spi::{Connection, Mode};
+
+/// Values go back before what they point at goes.
+const PHASES: [&str; 5] = ["items", "usages", "assets", "keys_set", "keys_released"];
+
+/// A run that is taken back.
+pub struct UndoProgram {
+    undone: Run,
+    ledger: Rc<Ledger>,
+    /// `None` for a run that knew assets only.
+    tables: Option<Rc<Tables>>,
+    assets: Relation,
+    /// Values that the run wrote, by its counters.
+    written: i64,
+    execute: bool,
+}
+
+impl UndoProgram {
+    /// # Errors
+    /// 42704 and 42501 as for every run; 55000 while it is running, or when it kept no changes; what its tables or the
+    /// rights on them lack.
+    pub fn new(connection: &Connection, ledger: &Ledger, run_id: Option<i64>, execute: bool) -> Result<Self> {
+        let undone = Run::find(connection, ledger, run_id, Mode::Read)?;
+        if undone.job == Undo::NAME {
+            return Err(not_supported(
+                format!("run {} is an undo itself", undone.run_id),
+                "To do again what it took back, run the job again.",
+            ));
+        }
+        if let Some(worker) = undone.other_workers(connection, ledger).first() {
+            return Err(wrong_state(
+                format!("run {} is running", undone.run_id),
+                format!("The session with pid {} works on it.", worker.pid),
+                format!("SELECT cancel_backfill({});", undone.run_id),
+            ));
+        }
+        let written = check_changes_were_kept(connection, ledger, &undone)?;
+        let found = Found::look_at(connection, &|name| undone.relation(name).map(str::to_owned));
+        let (tables, assets) = match undone.job.as_str() {
+            "lesson_assets" => {
+                let tables = Rc::new(asset_tables::load_found(connection, found, false)?);
+                let assets = tables.assets.clone();
+                (Some(tables), assets)
+            }
+            "asset_keys" => (
+                None,
+                KeysProgram::load(connection, found, false, false)?.map(|program| program.assets),
+            ),
+            job => {
+                return Err(not_supported(
+                    format!("job {job} cannot be undone"),
+                    "Jobs that can be are lesson_assets and asset_keys.",
+                ))
+            }
+        };
+        let Some(assets) = assets else {
+            return Err(not_undoable(undone.run_id, "Its table of assets has gone."));
+        };
+        let program = UndoProgram {
+            undone,
+            ledger: Rc::new(Ledger::open(connection)?),
+            tables,
+            assets,
+            written,
+            execute,
+        };
+        if execute {
+            program.check_rights(connection)?;
+        }
+        Ok(program)
+    }
+
+    /// For an undo of the ledger.
+    ///
+    /// # Errors
+    /// As [`UndoProgram::new`].
+    pub fn stored(connection: &Connection, ledger: &Ledger, run: &Run) -> Result<Self> {
+        let Some(run_id) = run.options.get("run_id").and_then(|text| text.parse().ok()) else {
+            return Err(no_such_run("NULL"));
+        };
+        Self::new(connection, ledger, Some(run_id), true)
+    }
+
+    fn check_rights(&self, connection: &Connection) -> Result<()> {
+        rights::check_privilege(connection, &self.assets, "UPDATE", &["canonical_key"])?;
+        let Some(tables) = &self.tables else { return Ok(()) };
+        rights::check_privilege(connection, &tables.lesson, "UPDATE", &["videos", "documents"])?;
+        rights::check_privilege(connection, &self.assets, "DELETE", &[])?;
+        rights::check_privilege(connection, &self.assets, "SELECT", &ASSET_COLUMNS)?;
+        match &tables.usages {
+            Some(usages) => rights::check_privilege(connection, usages, "DELETE", &[]),
+            None => Ok(()),
+        }
+    }
+
+    /// The run as the ledger is to have it.
+    pub fn new_run(&self, mode: RunMode, batch: i32) -> NewRun<'static> {
+        NewRun {
+            job: Undo::NAME,
+            mode,
+            batch,
+            options: vec![("run_id", self.undone.run_id.to_string())],
+            relations: match &self.tables {
+                Some(tables) => tables.names(),
+                None => vec![("assets", self.assets.sql_name.clone())],
+            },
+            phases: &PHASES,
+            bounds: vec![None; PHASES.len()],
+            counter_names: Counters::names(),
+            rows_total: Some(self.written),
+        }
+    }
+
+    /// One job for each kind of change, in the order in which they are taken back.
+    pub fn jobs(&self, connection: &Connection) -> Vec<Undo> {
+        let uses = Rc::new(RefCell::new(Uses::default()));
+        let mut kinds: Vec<Box<dyn Kind>> = Vec::new();
+        if let Some(tables) = &self.tables {
+            kinds.push(Box::new(Items::new(tables, &uses)));
+            if let Some(usages) = &tables.usages {
+                kinds.push(Box::new(Usages::new(usages, &uses)));
+                kinds.push(Box::new(Assets::new(
+                    connection,
+                    self.undone.run_id,
+                    &self.ledger,
+                    tables,
+                    (&self.assets, usages),
+                    &uses,
+                )));
+            }
+        }
+        kinds.push(Box::new(Keys::new(&self.assets, Change::Set)));
+        kinds.push(Box::new(Keys::new(&self.assets, Change::Released)));
+        kinds
+            .into_iter()
+            .map(|kind| Undo::new(self.undone.run_id, &self.ledger, kind, self.execute))
+            .collect()
+    }
+
+    /// A run that is being taken back does not go on.
+    pub fn close_undone(&self, connection: &Connection) {
+        self.ledger.write(
+            connection,
+            "UPDATE ~backfill_runs SET state = 'cancelled', finished_at = clock_timestamp()
+             WHERE run_id = $1 AND state NOT IN ('finished', 'cancelled')",
+            &[self.undone.run_id.into()],
+        );
+    }
+}
+
+/// How many values the run wrote.
+///
+/// # Errors
+/// 55000 when nothing of it is in the ledger: the run was made with `media_assets.log_changes` off.
+fn check_changes_were_kept(connection: &Connection, ledger: &Ledger, undone: &Run) -> Result<i64> {
+    let written = [
+        "assets_created",
+        "usages_created",
+        "lesson_items_patched_with_asset_id",
+        "keyed",
+    ];
+    let rows = ledger.run(
+        connection,
+        Mode::Read,
+        "SELECT (SELECT coalesce(sum(v.value), 0)::bigint FROM ~backfill_ranges g CROSS JOIN unnest(g.counters, $2) v(value, name)
+                 WHERE g.run_id = $1 AND v.name = ANY ($3)),
+                EXISTS (SELECT FROM ~backfill_changes WHERE run_id = $1)",
+        &[
+            undone.run_id.into(),
+            crate::postgres::arrays::text(undone.counter_names.iter().map(|name| Some(name.as_str()))).into(),
+            crate::postgres::arrays::text(written.iter().map(|name| Some(*name))).into(),
+        ],
+    );
+    let written = rows.get(0, 0).unwrap_or(0);
+    if written > 0 && rows.get(0, 1) == Some(false) {
+        return Err(not_undoable(
+            undone.run_id,
+            "It was made with media_assets.log_changes off, so that nothing says what was there before.",
+        ));
+    }
+    Ok(written)
+}
+
+impl Program for UndoProgram {
+    fn name(&self) -> &'static str {
+        Undo::NAME
+    }
+
+    fn locks(&self) -> LockTarget {
+        self.assets.lock_target()
+    }
+
+    fn check_can_be_shared(&self) -> Result<()> {
+        Err(not_supported(
+            "an undo cannot be shared",
+            "It goes back through the changes in their order.",
+        ))
+    }
+
+    fn open(&self, connection: &Connection, _: Buckets) -> Result<Vec<Box<dyn Phase>>> {
+        self.close_undone(connection);
+        let jobs = self.jobs(connection).into_iter();
+        Ok(jobs
+            .map(|job| -> Box<dyn Phase> {
+                Box::new(PhaseOf {
+                    job,
+                    counts: true,
+                    begin: |_: &mut Undo, _: &Connection| Ok(()),
+                })
+            })
+            .collect())
+    }
+
+    fn max_rows(&self) -> Option<i64> {
+        None
+    }
+}
