@@ -1,5 +1,7 @@
 //! What a written slice leaves in the ledger: changes for undo, and decisions.
 
+use std::collections::BTreeMap;
+
 use media_assets_core::jobs::lesson::{AssetId, Outcome, Slot};
 use media_assets_core::json::Json;
 
@@ -28,7 +30,13 @@ pub enum UsageId {
 #[derive(Default)]
 pub struct Written {
     pub usages: Vec<(UsageId, AssetId)>,
+    /// New videos and documents of the lessons that were patched, by their place in the slice.
+    pub patched: Patched,
 }
+
+/// A lesson's new videos and documents, where they changed.
+pub type PatchedColumns = (Option<Jsonb>, Option<Jsonb>);
+pub type Patched = BTreeMap<usize, PatchedColumns>;
 
 /// The column that holds the items of a slot.
 pub fn column_of(slot: Slot) -> &'static str {

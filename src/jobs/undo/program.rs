@@ -105,6 +105,9 @@ impl UndoProgram {
         rights::check_privilege(connection, &self.assets, "UPDATE", &["canonical_key"])?;
         let Some(tables) = &self.tables else { return Ok(()) };
         rights::check_privilege(connection, &tables.lesson, "UPDATE", &["videos", "documents"])?;
+        if let Some(state) = tables.state.as_ref().filter(|_| self.marked()) {
+            rights::check_privilege(connection, state, "DELETE", &[])?;
+        }
         rights::check_privilege(connection, &self.assets, "DELETE", &[])?;
         rights::check_privilege(connection, &self.assets, "SELECT", &ASSET_COLUMNS)?;
         match &tables.usages {
@@ -165,6 +168,24 @@ impl UndoProgram {
              WHERE run_id = $1 AND state NOT IN ('finished', 'cancelled')",
             &[self.undone.run_id.into()],
         );
+        // What it left is no longer as it left it.
+        if let Some(state) = self
+            .tables
+            .as_ref()
+            .and_then(|tables| tables.state.as_ref())
+            .filter(|_| self.marked())
+        {
+            connection.query(
+                &format!("DELETE FROM {} t WHERE t.run_id = $1", state.sql_name),
+                Mode::Write,
+                &[self.undone.run_id.into()],
+            );
+        }
+    }
+
+    /// Whether the run wrote down which lessons are settled.
+    fn marked(&self) -> bool {
+        self.undone.options.contains_key("skip_settled")
     }
 }
 
