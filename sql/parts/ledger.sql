@@ -16,6 +16,8 @@ CREATE TABLE @extschema@.backfill_runs (
     bounds text[] NOT NULL,
     counter_names text[] NOT NULL,
     rows_total bigint,
+    -- Every session that worked on it kept what it changed: only then all of it can be taken back.
+    changes_kept boolean NOT NULL DEFAULT true,
     run_by name NOT NULL,
     application_name text NOT NULL,
     started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -134,8 +136,22 @@ ALTER SEQUENCE @extschema@.backfill_changes_change_id_seq OWNER TO @extowner@;
 ALTER SEQUENCE @extschema@.backfill_waits_wait_id_seq OWNER TO @extowner@;
 
 -- Whatever default privileges the database has, nobody but the owner gets at them.
-REVOKE ALL ON @extschema@.backfill_runs, @extschema@.backfill_ranges, @extschema@.backfill_requests,
-    @extschema@.backfill_decisions, @extschema@.backfill_changes, @extschema@.backfill_quarantine, @extschema@.backfill_waits FROM PUBLIC;
+DO $$
+DECLARE
+    grantee record;
+BEGIN
+    FOR grantee IN
+        SELECT DISTINCT c.oid::pg_catalog.regclass AS relation, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+               CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS name
+        FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) a
+        WHERE c.relnamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+          AND c.relname OPERATOR(pg_catalog.~) '^backfill_(runs|ranges|requests|decisions|changes|quarantine|waits)(_[a-z]+_id_seq)?$'
+          AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,S}'::pg_catalog."char"[])
+          AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s CASCADE', grantee.kind, grantee.relation, grantee.name);
+    END LOOP;
+END $$;
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.backfill_runs', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.backfill_ranges', '');

@@ -105,7 +105,7 @@ pub fn run(
         run_id: None,
     };
     let mut rows = 0;
-    for (phase, mut job) in program.jobs(connection).into_iter().enumerate() {
+    for (phase, mut job) in program.jobs(connection)?.into_iter().enumerate() {
         if let Some(recorder) = &mut recorder {
             recorder.phase = phase as i32;
         }

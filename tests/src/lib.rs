@@ -16,6 +16,8 @@ use postgres::{Client, Config, NoTls, SimpleQueryMessage};
 pub mod application;
 pub mod counters;
 pub mod json;
+pub mod random;
+pub mod runs;
 pub mod standby;
 
 pub use application::Application;

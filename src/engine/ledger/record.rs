@@ -7,6 +7,7 @@ use crate::postgres::arrays;
 use crate::postgres::backends::application_name;
 use crate::postgres::spi::{Connection, Mode, Parameter};
 use crate::postgres::user;
+use crate::settings;
 
 /// Whether a run commits after each batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,13 @@ pub struct Recorder<'l> {
 
 impl<'l> Recorder<'l> {
     pub fn new(connection: &Connection, ledger: &'l Ledger, run_id: i64) -> Self {
+        if !settings::log_changes() {
+            ledger.write(
+                connection,
+                "UPDATE ~backfill_runs SET changes_kept = false WHERE run_id = $1 AND changes_kept",
+                &[run_id.into()],
+            );
+        }
         Recorder {
             ledger,
             run_id,

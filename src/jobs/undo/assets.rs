@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::references::References;
 use super::uses::Uses;
 use super::{Counters, Element, Fate, Kind};
 use crate::engine::ledger::Ledger;
-use crate::engine::relation::{quote_ident, Relation};
+use crate::engine::relation::Relation;
 use crate::engine::Stale;
 use crate::error::Result;
 use crate::jobs::asset_tables::Tables;
@@ -21,8 +22,8 @@ pub struct Assets {
     uses: Rc<RefCell<Uses>>,
     read: Statement,
     usages: Statement,
-    /// One for each foreign key of another table.
-    references: Vec<Statement>,
+    references: References,
+    lock: Statement,
     delete: Statement,
 }
 
@@ -34,9 +35,9 @@ impl Assets {
         tables: &Rc<Tables>,
         (assets, usages): (&Relation, &Relation),
         uses: &Rc<RefCell<Uses>>,
-    ) -> Self {
+    ) -> Result<Self> {
         let table = &assets.sql_name;
-        Assets {
+        Ok(Assets {
             run_id,
             ledger: Rc::clone(ledger),
             tables: Rc::clone(tables),
@@ -50,49 +51,16 @@ impl Assets {
                  FROM pg_catalog.unnest($1::pg_catalog.uuid[]) WITH ORDINALITY u(id, n) JOIN {} s ON s.asset_id = u.id GROUP BY u.n",
                 usages.sql_name
             )),
-            references: references(connection, assets, usages),
+            references: References::find(connection, assets, Some((usages, "asset_id")))?,
+            lock: Statement::new(format!(
+                "SELECT 1 FROM pg_catalog.unnest($1::pg_catalog.uuid[]) WITH ORDINALITY u(id, n) JOIN {table} a ON a.id = u.id
+                 ORDER BY u.n FOR UPDATE OF a"
+            )),
             delete: Statement::new(format!(
                 "DELETE FROM {table} a USING pg_catalog.unnest($1::pg_catalog.uuid[]) u(id) WHERE a.id = u.id"
             )),
-        }
-    }
-}
-
-/// Statements that find the assets among $1 to which another table's foreign key refers.
-fn references(connection: &Connection, assets: &Relation, usages: &Relation) -> Vec<Statement> {
-    let rows = connection.query(
-        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.array_agg(own.attname::pg_catalog.text ORDER BY k.place),
-                pg_catalog.array_agg(of.attname::pg_catalog.text ORDER BY k.place)
-         FROM pg_catalog.pg_constraint f
-         JOIN pg_catalog.pg_class c ON c.oid = f.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(f.conkey), pg_catalog.unnest(f.confkey)) WITH ORDINALITY k(own, other, place)
-         JOIN pg_catalog.pg_attribute own ON own.attrelid = f.conrelid AND own.attnum = k.own
-         JOIN pg_catalog.pg_attribute of ON of.attrelid = f.confrelid AND of.attnum = k.other
-         WHERE f.contype = 'f' AND f.confrelid = $1::pg_catalog.oid AND f.conrelid <> $2::pg_catalog.oid AND f.conparentid = 0
-         GROUP BY f.oid, n.nspname, c.relname",
-        Mode::Read,
-        &[
-            i64::from(assets.base_oid.to_u32()).into(),
-            i64::from(usages.base_oid.to_u32()).into(),
-        ],
-    );
-    (0..rows.len())
-        .filter_map(|row| {
-            let names = |column| rows.get::<Vec<String>>(row, column);
-            let pairs: Vec<String> = names(1)?
-                .iter()
-                .zip(&names(2)?)
-                .map(|(own, of)| format!("r.{} = a.{}", quote_ident(own), quote_ident(of)))
-                .collect();
-            Some(Statement::new(format!(
-                "SELECT u.n FROM pg_catalog.unnest($1::pg_catalog.uuid[]) WITH ORDINALITY u(id, n) JOIN {} a ON a.id = u.id
-                 WHERE EXISTS (SELECT FROM {} r WHERE {})",
-                assets.base_sql_name,
-                rows.text(row, 0)?,
-                pairs.join(" AND ")
-            )))
         })
-        .collect()
+    }
 }
 
 fn ids<'e>(elements: impl Iterator<Item = &'e Element>) -> Parameter {
@@ -134,12 +102,7 @@ impl Kind for Assets {
             };
         }
         drop(rows);
-        for reference in &self.references {
-            let rows = connection.run(reference, mode, &all);
-            for n in (0..rows.len()).filter_map(|row| rows.get::<i64>(row, 0)) {
-                fates[n as usize - 1] = Fate::Conflict("in_use_by_reference");
-            }
-        }
+        self.references.mark(connection, mode, all[0], &mut fates);
         let rows = connection.run(&self.usages, mode, &all);
         for row in 0..rows.len() {
             let (Some(n), Some(count)) = (rows.get::<i64>(row, 0), rows.get::<i64>(row, 1)) else {
@@ -169,6 +132,11 @@ impl Kind for Assets {
             .collect();
         undone.sort_unstable_by(|left, right| left.id.cmp(&right.id));
         let parameters = [ids(undone.iter().copied())];
+        // A reference to a locked row has to wait: what is seen from here on is all there is.
+        connection.run(&self.lock, Mode::Write, &parameters);
+        if self.decide(connection, Mode::Write, elements) != fates {
+            return Err(Stale);
+        }
         let deleted = write_flag::while_writing(|| connection.run(&self.delete, Mode::Write, &parameters)).len();
         if deleted == undone.len() {
             Ok(())

@@ -149,6 +149,7 @@ impl Kind for Items {
     }
 
     fn decide(&mut self, connection: &Connection, mode: Mode, elements: &[Element]) -> Vec<Fate> {
+        self.organizations.clear();
         let lessons = self.lessons(connection, mode, elements, false);
         elements.iter().map(|element| fate(element, &lessons)).collect()
     }
@@ -212,7 +213,6 @@ impl Kind for Items {
                 uses.item_restored(organization, asset)?;
             }
         }
-        self.organizations.clear();
         Ok(())
     }
 }

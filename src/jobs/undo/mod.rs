@@ -6,6 +6,7 @@ mod assets;
 mod items;
 mod keys;
 pub mod program;
+mod references;
 mod usages;
 mod uses;
 

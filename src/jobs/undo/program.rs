@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::assets::Assets;
 use super::items::Items;
 use super::keys::{Change, Keys};
+use super::references::References;
 use super::usages::Usages;
 use super::uses::Uses;
 use super::{Counters, Kind, Undo};
@@ -16,19 +17,27 @@ use crate::engine::long::{Buckets, Phase, PhaseOf, Program};
 use crate::engine::relation::{LockTarget, Relation};
 use crate::engine::{rights, Job, Tally};
 use crate::error::{no_such_run, not_supported, not_undoable, wrong_state, Result};
-use crate::jobs::asset_tables::{self, Found, Tables, ASSET_COLUMNS};
+use crate::jobs::asset_tables::{self, Found, Tables};
 use crate::jobs::keys_program::KeysProgram;
 use crate::postgres::spi::{Connection, Mode};
 
 /// Values go back before what they point at goes.
 const PHASES: [&str; 5] = ["items", "usages", "assets", "keys_set", "keys_released"];
+/// So many of them, the first ones, are about lessons and what they use.
+const OF_LESSONS: usize = 3;
+
+/// What a run over lessons knew beside assets.
+struct LessonScope {
+    tables: Rc<Tables>,
+    usages: Relation,
+}
 
 /// A run that is taken back.
 pub struct UndoProgram {
     undone: Run,
     ledger: Rc<Ledger>,
     /// `None` for a run that knew assets only.
-    tables: Option<Rc<Tables>>,
+    lessons: Option<LessonScope>,
     assets: Relation,
     /// Values that the run wrote, by its counters.
     written: i64,
@@ -56,11 +65,14 @@ impl UndoProgram {
         }
         let written = check_changes_were_kept(connection, ledger, &undone)?;
         let found = Found::look_at(connection, &|name| undone.relation(name).map(str::to_owned));
-        let (tables, assets) = match undone.job.as_str() {
+        let (scope, assets) = match undone.job.as_str() {
             "lesson_assets" => {
                 let tables = Rc::new(asset_tables::load_found(connection, found, false)?);
+                let Some(usages) = tables.usages.clone() else {
+                    return Err(not_undoable(undone.run_id, "Its table of usages has gone."));
+                };
                 let assets = tables.assets.clone();
-                (Some(tables), assets)
+                (Some(LessonScope { tables, usages }), assets)
             }
             "asset_keys" => (
                 None,
@@ -79,7 +91,7 @@ impl UndoProgram {
         let program = UndoProgram {
             undone,
             ledger: Rc::new(Ledger::open(connection)?),
-            tables,
+            lessons: scope,
             assets,
             written,
             execute,
@@ -87,6 +99,8 @@ impl UndoProgram {
         if execute {
             program.check_rights(connection)?;
         }
+        // What a foreign key leads to can be looked at: said before anything is written.
+        program.jobs(connection)?;
         Ok(program)
     }
 
@@ -103,17 +117,20 @@ impl UndoProgram {
 
     fn check_rights(&self, connection: &Connection) -> Result<()> {
         rights::check_privilege(connection, &self.assets, "UPDATE", &["canonical_key"])?;
-        let Some(tables) = &self.tables else { return Ok(()) };
+        let Some(LessonScope { tables, usages }) = &self.lessons else {
+            return Ok(());
+        };
         rights::check_privilege(connection, &tables.lesson, "UPDATE", &["videos", "documents"])?;
         if let Some(state) = tables.state.as_ref().filter(|_| self.marked()) {
             rights::check_privilege(connection, state, "DELETE", &[])?;
         }
         rights::check_privilege(connection, &self.assets, "DELETE", &[])?;
-        rights::check_privilege(connection, &self.assets, "SELECT", &ASSET_COLUMNS)?;
-        match &tables.usages {
-            Some(usages) => rights::check_privilege(connection, usages, "DELETE", &[]),
-            None => Ok(()),
+        rights::check_privilege(connection, usages, "DELETE", &[])?;
+        if References::find(connection, usages, None)?.is_empty() {
+            return Ok(());
         }
+        // They are locked before they go.
+        rights::check_privilege(connection, usages, "UPDATE", &["asset_id"])
     }
 
     /// The run as the ledger is to have it.
@@ -123,45 +140,58 @@ impl UndoProgram {
             mode,
             batch,
             options: vec![("run_id", self.undone.run_id.to_string())],
-            relations: match &self.tables {
-                Some(tables) => tables.names(),
+            relations: match &self.lessons {
+                Some(lessons) => lessons.tables.names(),
                 None => vec![("assets", self.assets.sql_name.clone())],
             },
-            phases: &PHASES,
-            bounds: vec![None; PHASES.len()],
+            phases: self.phases(),
+            bounds: vec![None; self.phases().len()],
             counter_names: Counters::names(),
             rows_total: Some(self.written),
         }
     }
 
-    /// One job for each kind of change, in the order in which they are taken back.
-    pub fn jobs(&self, connection: &Connection) -> Vec<Undo> {
-        let uses = Rc::new(RefCell::new(Uses::default()));
-        let mut kinds: Vec<Box<dyn Kind>> = Vec::new();
-        if let Some(tables) = &self.tables {
-            kinds.push(Box::new(Items::new(tables, &uses)));
-            if let Some(usages) = &tables.usages {
-                kinds.push(Box::new(Usages::new(usages, &uses)));
-                kinds.push(Box::new(Assets::new(
-                    connection,
-                    self.undone.run_id,
-                    &self.ledger,
-                    tables,
-                    (&self.assets, usages),
-                    &uses,
-                )));
-            }
+    fn phases(&self) -> &'static [&'static str] {
+        if self.lessons.is_some() {
+            &PHASES
+        } else {
+            &PHASES[OF_LESSONS..]
         }
-        kinds.push(Box::new(Keys::new(&self.assets, Change::Set)));
-        kinds.push(Box::new(Keys::new(&self.assets, Change::Released)));
-        kinds
-            .into_iter()
-            .map(|kind| Undo::new(self.undone.run_id, &self.ledger, kind, self.execute))
-            .collect()
     }
 
-    /// A run that is being taken back does not go on.
+    /// One job for each kind of change, in the order in which they are taken back.
+    ///
+    /// # Errors
+    /// 42501 when a table with a foreign key to what would go cannot be seen whole.
+    pub fn jobs(&self, connection: &Connection) -> Result<Vec<Undo>> {
+        let uses = Rc::new(RefCell::new(Uses::default()));
+        let mut kinds: Vec<Box<dyn Kind>> = Vec::new();
+        if let Some(LessonScope { tables, usages }) = &self.lessons {
+            kinds.push(Box::new(Items::new(tables, &uses)));
+            kinds.push(Box::new(Usages::new(connection, usages, &uses)?));
+            kinds.push(Box::new(Assets::new(
+                connection,
+                self.undone.run_id,
+                &self.ledger,
+                tables,
+                (&self.assets, usages),
+                &uses,
+            )?));
+        }
+        // Only a run that refreshed keys took some away.
+        let cleared = self.undone.options.contains_key("refresh").then(Rc::default);
+        kinds.push(Box::new(Keys::new(&self.assets, Change::Set, cleared.as_ref())));
+        kinds.push(Box::new(Keys::new(&self.assets, Change::Released, cleared.as_ref())));
+        Ok(kinds
+            .into_iter()
+            .map(|kind| Undo::new(self.undone.run_id, &self.ledger, kind, self.execute))
+            .collect())
+    }
+
+    /// A run that is being taken back does not go on: a batch that somebody resumed is waited for, no other follows.
     pub fn close_undone(&self, connection: &Connection) {
+        let table = self.lessons.as_ref().map_or(&self.assets, |lessons| &lessons.tables.lesson);
+        rights::lock_job(connection, &self.undone.job, table.lock_target());
         self.ledger.write(
             connection,
             "UPDATE ~backfill_runs SET state = 'cancelled', finished_at = clock_timestamp()
@@ -192,7 +222,7 @@ impl UndoProgram {
 /// How many values the run wrote.
 ///
 /// # Errors
-/// 55000 when nothing of it is in the ledger: the run was made with `media_assets.log_changes` off.
+/// 55000 when not all of it is in the ledger: a session worked on it with `media_assets.log_changes` off.
 fn check_changes_were_kept(connection: &Connection, ledger: &Ledger, undone: &Run) -> Result<i64> {
     let written = [
         "assets_created",
@@ -205,21 +235,20 @@ fn check_changes_were_kept(connection: &Connection, ledger: &Ledger, undone: &Ru
         Mode::Read,
         "SELECT (SELECT coalesce(sum(v.value), 0)::bigint FROM ~backfill_ranges g CROSS JOIN unnest(g.counters, $2) v(value, name)
                  WHERE g.run_id = $1 AND v.name = ANY ($3)),
-                EXISTS (SELECT FROM ~backfill_changes WHERE run_id = $1)",
+                (SELECT changes_kept FROM ~backfill_runs WHERE run_id = $1)",
         &[
             undone.run_id.into(),
             crate::postgres::arrays::text(undone.counter_names.iter().map(|name| Some(name.as_str()))).into(),
             crate::postgres::arrays::text(written.iter().map(|name| Some(*name))).into(),
         ],
     );
-    let written = rows.get(0, 0).unwrap_or(0);
-    if written > 0 && rows.get(0, 1) == Some(false) {
+    if rows.get(0, 1) != Some(true) {
         return Err(not_undoable(
             undone.run_id,
             "It was made with media_assets.log_changes off, so that nothing says what was there before.",
         ));
     }
-    Ok(written)
+    Ok(rows.get(0, 0).unwrap_or(0))
 }
 
 impl Program for UndoProgram {
@@ -240,7 +269,7 @@ impl Program for UndoProgram {
 
     fn open(&self, connection: &Connection, _: Buckets) -> Result<Vec<Box<dyn Phase>>> {
         self.close_undone(connection);
-        let jobs = self.jobs(connection).into_iter();
+        let jobs = self.jobs(connection)?.into_iter();
         Ok(jobs
             .map(|job| -> Box<dyn Phase> {
                 Box::new(PhaseOf {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::references::References;
 use super::uses::Uses;
 use super::{Counters, Element, Fate, Kind};
 use crate::engine::relation::Relation;
@@ -16,24 +17,33 @@ pub struct Usages {
     uses: Rc<RefCell<Uses>>,
     ids_are_uuids: bool,
     read: Statement,
+    references: References,
+    lock: Statement,
     delete: Statement,
 }
 
 impl Usages {
-    pub fn new(usages: &Relation, uses: &Rc<RefCell<Uses>>) -> Self {
+    /// # Errors
+    /// 42501 when a table that refers to usages cannot be seen whole.
+    pub fn new(connection: &Connection, usages: &Relation, uses: &Rc<RefCell<Uses>>) -> Result<Self> {
         let id_type = usages.type_of("id");
         let table = &usages.sql_name;
-        Usages {
+        Ok(Usages {
             uses: Rc::clone(uses),
             ids_are_uuids: usages.is_of_type("id", pgrx::pg_sys::UUIDOID),
             read: Statement::new(format!(
                 "SELECT u.n, s.asset_id FROM pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n) JOIN {table} s ON s.id = u.id"
             )),
+            references: References::find(connection, usages, None)?,
+            lock: Statement::new(format!(
+                "SELECT 1 FROM pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n) JOIN {table} s ON s.id = u.id
+                 ORDER BY s.id FOR UPDATE OF s"
+            )),
             delete: Statement::new(format!(
                 "DELETE FROM {table} s USING ROWS FROM (pg_catalog.unnest($1::{id_type}[]), pg_catalog.unnest($2)) u(id, asset)
                  WHERE s.id = u.id AND s.asset_id = u.asset"
             )),
-        }
+        })
     }
 
     fn ids<'e>(&self, elements: impl Iterator<Item = &'e Element>) -> Parameter {
@@ -67,6 +77,8 @@ impl Kind for Usages {
                 };
             }
         }
+        drop(rows);
+        self.references.mark(connection, mode, self.ids(elements.iter()), &mut fates);
         fates
     }
 
@@ -82,6 +94,13 @@ impl Kind for Usages {
             .filter(|(_, fate)| **fate == Fate::Undo)
             .map(|(element, _)| element)
             .collect();
+        if !self.references.is_empty() {
+            // A reference to a locked row has to wait: what is seen from here on is all there is.
+            connection.run(&self.lock, Mode::Write, &[self.ids(undone.iter().copied())]);
+            if self.decide(connection, Mode::Write, elements) != fates {
+                return Err(Stale);
+            }
+        }
         let parameters = [
             self.ids(undone.iter().copied()),
             arrays::uuid(undone.iter().map(|element| element.asset)).into(),

@@ -73,6 +73,10 @@ impl Uses {
         tables: &Tables,
     ) -> Result<()> {
         let Some(assets) = &tables.assets else { return Ok(()) };
+        if mode == Mode::Write {
+            // Of an attempt that was rolled back.
+            self.items.clear();
+        }
         self.take_made(connection, mode, ledger, run_id, assets)?;
         if self.items.is_empty() {
             return Ok(());
