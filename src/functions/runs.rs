@@ -166,6 +166,9 @@ fn work(connection: &Connection, ledger: &Ledger, program: &dyn Program, run: &R
     match end {
         End::Finished => pgrx::info!("run {run_id} finished: SELECT backfill_report({run_id});"),
         End::Paused => pgrx::notice!("run {run_id} is paused; to go on: CALL resume_backfill({run_id});"),
+        End::Failed => pgrx::notice!(
+            "run {run_id} was stopped by an error in another session; to go on: CALL resume_backfill({run_id});"
+        ),
         End::Cancelled => {
             pgrx::notice!("run {run_id} is cancelled; to take it back: SELECT * FROM undo_backfill({run_id}, true);")
         }

@@ -182,6 +182,8 @@ impl Program for LessonProgram {
     }
 
     fn open(&self, connection: &Connection, buckets: Buckets) -> Result<Vec<Box<dyn Phase>>> {
+        // No bound means that there was no lesson when the run started.
+        let lessons = if self.bound.is_some() { buckets } else { Buckets::NONE };
         let mut phases: Vec<Box<dyn Phase>> = Vec::new();
         if let Some(keys) = self.keys(buckets, true) {
             phases.push(Box::new(PhaseOf {
@@ -191,7 +193,7 @@ impl Program for LessonProgram {
             }));
         }
         phases.push(Box::new(PhaseOf {
-            job: self.job(connection, buckets, None, true)?,
+            job: self.job(connection, lessons, None, true)?,
             counts: true,
             begin: |job: &mut LessonAssets, connection: &Connection| {
                 job.learn_keys(connection, Mode::Write);
