@@ -1,3 +1,4 @@
-//! What each job decides: one file for each, pure.
+//! What each job decides: one module for each, pure.
 
+mod counters;
 pub mod lesson;
