@@ -1,4 +1,5 @@
 //! What each job decides: one module for each, pure.
 
+pub mod collection_ingest;
 mod counters;
 pub mod lesson;
