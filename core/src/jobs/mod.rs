@@ -2,4 +2,5 @@
 
 pub mod collection_ingest;
 mod counters;
+pub mod i2v_thumbnails;
 pub mod lesson;
