@@ -4,3 +4,4 @@ pub mod collection_ingest;
 mod counters;
 pub mod i2v_thumbnails;
 pub mod lesson;
+pub mod s3_assets;
