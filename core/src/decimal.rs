@@ -61,10 +61,6 @@ impl Decimal {
         Decimal::parse(&format!("{sign}0{}.{}e{power}", self.whole, self.fraction))
     }
 
-    pub(crate) fn is_negative(&self) -> bool {
-        self.negative
-    }
-
     /// The number without its sign.
     pub(crate) fn magnitude(&self) -> Self {
         Decimal {

@@ -4,6 +4,7 @@
 mod decimal;
 mod fields;
 pub mod identity;
+pub mod import;
 pub mod jobs;
 pub mod json;
 pub mod time;
