@@ -1,5 +1,7 @@
 //! Jellyfin metadata: resolving, payloads, and whole runs on a model of the tables.
 
+#[path = "support/schema.rs"]
+mod schema;
 mod support;
 
 use std::collections::BTreeMap;
@@ -8,6 +10,7 @@ use media_assets_core::jobs::jellyfin_metadata::{
     content_published_payload, decide, is_candidate, resolve_jellyfin_item, Arguments, Counters, Known, Mode, Outcome,
     PayloadSettings, Search, StoredItem,
 };
+use schema::breaches;
 use serde_json::{json, Value};
 use support::{check, compare, compare_counters, jsonb, written};
 
@@ -30,39 +33,6 @@ fn without_meta(mut payload: Value) -> Value {
         members.remove("meta");
     }
     payload
-}
-
-/// What is wrong with a payload by the schema `content.published.v1`.
-fn breaches(payload: &Value) -> Vec<String> {
-    let Some(members) = payload.as_object() else {
-        return vec!["no object".into()];
-    };
-    let mut breaches: Vec<String> = ["artifact_uri", "published_path"]
-        .into_iter()
-        .filter(|name| !members.contains_key(*name))
-        .map(|name| format!("{name} is missing"))
-        .collect();
-    for (name, value) in members {
-        let fits = match name.as_str() {
-            "artifact_uri" => value.as_str().is_some_and(|uri| uri.starts_with("s3://")),
-            "published_path"
-            | "title"
-            | "description"
-            | "public_url"
-            | "jellyfin_item_id"
-            | "jellyfin_public_url"
-            | "namespace"
-            | "thumbnail_url" => value.is_string(),
-            "tags" => value.as_array().is_some_and(|tags| tags.iter().all(Value::is_string)),
-            "duration" => value.as_f64().is_some_and(|seconds| seconds >= 0.0),
-            "meta" => value.as_object().is_some_and(|meta| !meta.values().any(Value::is_null)),
-            _ => false,
-        };
-        if !fits {
-            breaches.push(format!("{name}: {value}"));
-        }
-    }
-    breaches
 }
 
 #[test]
