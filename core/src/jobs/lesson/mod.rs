@@ -1,7 +1,6 @@
 //! Lesson media → assets: how one item of `lesson.videos` or `lesson.documents` is normalised, and how it is decided.
 
 mod decide;
-mod fields;
 mod normalize;
 
 pub use decide::{decide, Action, Counters, Found, Known, Outcome};
