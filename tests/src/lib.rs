@@ -16,6 +16,7 @@ use postgres::{Client, Config, NoTls, SimpleQueryMessage};
 pub mod application;
 pub mod counters;
 pub mod json;
+pub mod psql;
 pub mod standby;
 
 pub use application::Application;
