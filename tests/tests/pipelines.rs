@@ -347,7 +347,7 @@ fn a_run_is_taken_back() {
         script(&database, LESSONS, &[("execute", "true")]).with(0);
         let run_id = session.text("SELECT max(run_id) FROM backfill_runs WHERE job = 'lesson_assets'");
         session.run(&format!(
-            r#"UPDATE lesson SET videos = '[{{"type": "upload", "key": "mine"}}]' WHERE id = '{}'"#,
+            r#"UPDATE lesson SET videos = jsonb_set(videos, '{{0,assetId}}', '"mine"') WHERE id = '{}'"#,
             application.lesson(3)
         ));
         let said = script(&database, UNDO, &[("run_id", &run_id), ("execute", "true")]).with(0);
