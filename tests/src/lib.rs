@@ -19,6 +19,7 @@ pub mod counters;
 pub mod json;
 pub mod long;
 mod programs;
+pub mod psql;
 pub mod random;
 pub mod runs;
 pub mod school;

@@ -46,9 +46,16 @@ pub fn dry_undo(session: &mut Session, run_id: i64) -> Counters {
     assert!(session.is_true("SELECT pg_current_xact_id_if_assigned() IS NULL"));
     session.run("COMMIT");
     for (name, value) in &explained.0 {
-        assert_eq!(*value, Some(counters.get(name)), "{name} of explain_undo and {counters:?}");
+        assert_eq!(
+            *value,
+            Some(counters.get(name)),
+            "{name} of explain_undo and {counters:?}"
+        );
     }
-    assert_eq!(counters.0.iter().find(|(name, _)| name == "undo_run_id"), Some(&("undo_run_id".to_owned(), None)));
+    assert_eq!(
+        counters.0.iter().find(|(name, _)| name == "undo_run_id"),
+        Some(&("undo_run_id".to_owned(), None))
+    );
     counters
 }
 
@@ -56,7 +63,11 @@ pub fn dry_undo(session: &mut Session, run_id: i64) -> Counters {
 pub fn undo(session: &mut Session, run_id: i64) -> Counters {
     let dry = dry_undo(session, run_id);
     let executed = session.counters(&format!("SELECT * FROM undo_backfill({run_id}, true)"));
-    assert_eq!(same_work(&dry), same_work(&executed), "dry undo = executed undo of run {run_id}");
+    assert_eq!(
+        same_work(&dry),
+        same_work(&executed),
+        "dry undo = executed undo of run {run_id}"
+    );
     assert_eq!(dry.get("batches"), executed.get("batches"));
     executed
 }

@@ -190,7 +190,10 @@ impl UndoProgram {
 
     /// A run that is being taken back does not go on: a batch that somebody resumed is waited for, no other follows.
     pub fn close_undone(&self, connection: &Connection) {
-        let table = self.lessons.as_ref().map_or(&self.assets, |lessons| &lessons.tables.lesson);
+        let table = self
+            .lessons
+            .as_ref()
+            .map_or(&self.assets, |lessons| &lessons.tables.lesson);
         rights::lock_job(connection, &self.undone.job, table.lock_target());
         self.ledger.write(
             connection,
@@ -199,12 +202,8 @@ impl UndoProgram {
             &[self.undone.run_id.into()],
         );
         // What it left is no longer as it left it.
-        if let Some(state) = self
-            .tables
-            .as_ref()
-            .and_then(|tables| tables.state.as_ref())
-            .filter(|_| self.marked())
-        {
+        let state = self.lessons.as_ref().and_then(|lessons| lessons.tables.state.as_ref());
+        if let Some(state) = state.filter(|_| self.marked()) {
             connection.query(
                 &format!("DELETE FROM {} t WHERE t.run_id = $1", state.sql_name),
                 Mode::Write,

@@ -78,7 +78,8 @@ impl Kind for Usages {
             }
         }
         drop(rows);
-        self.references.mark(connection, mode, self.ids(elements.iter()), &mut fates);
+        self.references
+            .mark(connection, mode, self.ids(elements.iter()), &mut fates);
         fates
     }
 
