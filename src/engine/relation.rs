@@ -75,13 +75,18 @@ pub struct Ordering {
 impl Relation {
     /// The relation that `name` means on the current search_path.
     pub fn find(connection: &Connection, name: &'static str) -> Option<Self> {
+        Self::at(connection, name, &quote_ident(name))
+    }
+
+    /// The relation at `sql_name`, quoted and maybe schema-qualified, which the page calls `name`.
+    pub fn at(connection: &Connection, name: &'static str, sql_name: &str) -> Option<Self> {
         let rows = connection.query(
             "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind::pg_catalog.text,
                     pg_catalog.row_security_active(c.oid), c.reltuples
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.oid = pg_catalog.to_regclass(pg_catalog.quote_ident($1)) AND c.relkind IN ('r', 'p', 'v', 'f')",
+             WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p', 'v', 'f')",
             Mode::Read,
-            &[name.into()],
+            &[sql_name.into()],
         );
         if rows.is_empty() {
             return None;

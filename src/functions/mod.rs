@@ -3,6 +3,7 @@
 mod identity;
 mod keys;
 mod lesson;
+mod lesson_triggers;
 mod tables;
 #[cfg(feature = "tiny_job")]
 mod tiny;

@@ -3,6 +3,7 @@
 
 pub mod arrays;
 pub mod backend;
+pub mod invalidation;
 pub mod jsonb;
 pub mod memory;
 pub mod patch;
@@ -11,6 +12,8 @@ pub mod row_set;
 pub mod settings_level;
 pub mod spi;
 pub mod subtransaction;
+pub mod transaction_end;
+pub mod trigger;
 pub mod user;
 pub mod view;
 pub mod write_flag;

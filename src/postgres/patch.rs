@@ -12,6 +12,16 @@ const KEY: &str = "assetId";
 /// Other members, other elements, number digits and nested values stay as they are. Anything but an array is returned
 /// as it is.
 pub fn patch_asset_ids(items: Jsonb, ids: &[Option<[u8; 16]>]) -> Jsonb {
+    rebuild(items, |index| ids.get(index).copied().flatten().map(Some))
+}
+
+/// `items` without the `assetId` of element *i*, where `taken[i]`; everything else as [`patch_asset_ids`] leaves it.
+pub fn without_asset_ids(items: Jsonb, taken: &[bool]) -> Jsonb {
+    rebuild(items, |index| taken.get(index).copied().unwrap_or(false).then_some(None))
+}
+
+/// Elements for which `change` gives something get that id, or lose theirs.
+fn rebuild(items: Jsonb, change: impl Fn(usize) -> Option<Option<[u8; 16]>>) -> Jsonb {
     let array = items.value();
     if array.kind() != Kind::Array {
         return items;
@@ -20,7 +30,7 @@ pub fn patch_asset_ids(items: Jsonb, ids: &[Option<[u8; 16]>]) -> Jsonb {
     push(&mut state, JsonbIteratorToken::WJB_BEGIN_ARRAY, None);
     for index in 0..array.len() {
         let Some(element) = array.at(index) else { break };
-        match ids.get(index).copied().flatten() {
+        match change(index) {
             Some(id) if element.kind() == Kind::Object => push_with_id(&mut state, element, id),
             _ => {
                 push(&mut state, JsonbIteratorToken::WJB_ELEM, Some(element.raw()));
@@ -56,7 +66,7 @@ fn string(bytes: &[u8]) -> JsonbValue {
     }
 }
 
-fn push_with_id(state: &mut *mut JsonbParseState, object: JsonbRef<'_>, id: [u8; 16]) {
+fn push_with_id(state: &mut *mut JsonbParseState, object: JsonbRef<'_>, id: Option<[u8; 16]>) {
     let Some(container) = object.container() else { return };
     push(state, JsonbIteratorToken::WJB_BEGIN_OBJECT, None);
     // SAFETY: the iterator walks the object's container; with nested values skipped it gives pairs of key and value
@@ -82,8 +92,10 @@ fn push_with_id(state: &mut *mut JsonbParseState, object: JsonbRef<'_>, id: [u8;
             }
         }
     }
-    push(state, JsonbIteratorToken::WJB_KEY, Some(string(KEY.as_bytes())));
-    let id = uuid::Uuid::from_bytes(id).hyphenated().to_string();
-    push(state, JsonbIteratorToken::WJB_VALUE, Some(string(id.as_bytes())));
+    if let Some(id) = id {
+        push(state, JsonbIteratorToken::WJB_KEY, Some(string(KEY.as_bytes())));
+        let id = uuid::Uuid::from_bytes(id).hyphenated().to_string();
+        push(state, JsonbIteratorToken::WJB_VALUE, Some(string(id.as_bytes())));
+    }
     push(state, JsonbIteratorToken::WJB_END_OBJECT, None);
 }

@@ -11,20 +11,33 @@ use pgrx::FromDatum;
 
 use super::arrays::{text_datum, ArrayDatum};
 
-/// An open SPI connection. Plans live until it closes.
+/// An open SPI connection. Plans live until it closes, or as long as their statements where it keeps them.
 pub struct Connection {
+    keeps_plans: bool,
     _not_send: PhantomData<*mut ()>,
 }
 
 /// Opens a connection for the length of `work`.
 pub fn connect<R>(work: impl FnOnce(&Connection) -> R) -> R {
+    connect_as(false, work)
+}
+
+/// Opens a connection that leaves the plans it makes to their statements, for later connections of this session.
+pub fn connect_keeping_plans<R>(work: impl FnOnce(&Connection) -> R) -> R {
+    connect_as(true, work)
+}
+
+fn connect_as<R>(keeps_plans: bool, work: impl FnOnce(&Connection) -> R) -> R {
     // SAFETY: connect and finish are paired; when `work` raises, the end of the (sub)transaction pops the connection,
     // so that it must not be finished here (there may be a deeper one on the stack).
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         pg_sys::SPI_connect();
         pg_sys::MemoryContextSwitchTo(context);
-        let result = work(&Connection { _not_send: PhantomData });
+        let result = work(&Connection {
+            keeps_plans,
+            _not_send: PhantomData,
+        });
         pg_sys::SPI_finish();
         pg_sys::MemoryContextSwitchTo(context);
         result
@@ -102,6 +115,8 @@ impl From<bool> for Parameter {
 pub struct Statement {
     sql: String,
     plan: std::cell::Cell<pg_sys::SPIPlanPtr>,
+    /// The plan outlives the connection, and is freed with the statement.
+    kept: std::cell::Cell<bool>,
 }
 
 impl Statement {
@@ -110,19 +125,36 @@ impl Statement {
         Statement {
             sql: sql.into(),
             plan: std::cell::Cell::new(std::ptr::null_mut()),
+            kept: std::cell::Cell::new(false),
         }
     }
 
-    fn plan(&self, parameters: &[Parameter]) -> pg_sys::SPIPlanPtr {
+    fn plan(&self, parameters: &[Parameter], keep: bool) -> pg_sys::SPIPlanPtr {
         if self.plan.get().is_null() {
             let sql = CString::new(self.sql.as_str()).unwrap_or_default();
             let mut types: Vec<pg_sys::Oid> = parameters.iter().map(|parameter| parameter.type_oid).collect();
             // SAFETY: string and type array outlive the call, which copies them.
             let plan = unsafe { pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr()) };
             assert!(!plan.is_null(), "SPI_prepare failed on: {}", self.sql);
+            if keep {
+                // SAFETY: the plan is a valid one that was just made.
+                let code = unsafe { pg_sys::SPI_keepplan(plan) };
+                assert!(code == 0, "SPI_keepplan gave {code} for: {}", self.sql);
+                self.kept.set(true);
+            }
             self.plan.set(plan);
         }
         self.plan.get()
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        // While unwinding, the plan may still be in use further up; it is left to the end of the session then.
+        if self.kept.get() && !std::thread::panicking() {
+            // SAFETY: a kept plan belongs to this statement alone; one that is being executed is counted by its users.
+            unsafe { pg_sys::SPI_freeplan(self.plan.get()) };
+        }
     }
 }
 
@@ -154,8 +186,12 @@ pub fn reads_as(connection: &Connection, value: &str, sql_type: &str) -> bool {
 }
 
 impl Connection {
-    /// Runs `statement`; it must have been made for this connection.
+    /// Runs `statement`; it must have been made for this connection, or be of one that keeps its plans.
     pub fn run(&self, statement: &Statement, mode: Mode, parameters: &[Parameter]) -> Rows {
+        self.run_planned(statement, self.keeps_plans, mode, parameters)
+    }
+
+    fn run_planned(&self, statement: &Statement, keep: bool, mode: Mode, parameters: &[Parameter]) -> Rows {
         let mut values: Vec<Datum> = parameters
             .iter()
             .map(|parameter| parameter.datum.unwrap_or(Datum::from(0usize)))
@@ -168,7 +204,7 @@ impl Connection {
         // leaves its own memory context current, so the caller's is put back.
         unsafe {
             let context = pg_sys::CurrentMemoryContext;
-            let plan = statement.plan(parameters);
+            let plan = statement.plan(parameters, keep);
             pg_sys::MemoryContextSwitchTo(context);
             let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0);
             pg_sys::MemoryContextSwitchTo(context);
@@ -190,7 +226,7 @@ impl Connection {
     /// Prepares and runs `sql` once.
     pub fn query(&self, sql: &str, mode: Mode, parameters: &[Parameter]) -> Rows {
         let statement = Statement::new(sql);
-        let rows = self.run(&statement, mode, parameters);
+        let rows = self.run_planned(&statement, false, mode, parameters);
         // SAFETY: nothing else refers to the plan.
         unsafe { pg_sys::SPI_freeplan(statement.plan.get()) };
         rows

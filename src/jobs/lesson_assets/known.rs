@@ -10,6 +10,7 @@ use super::Item;
 use crate::engine::key_set::{hash, Build, KeySet, KeyedRows};
 use crate::engine::relation::Relation;
 use crate::jobs::asset_tables::Tables;
+use crate::jobs::lesson_triggers::reserved;
 use crate::postgres::arrays;
 use crate::postgres::spi::{Connection, Mode, Statement};
 
@@ -107,21 +108,24 @@ impl lesson::Known for OfOrganization<'_, '_> {
     }
 
     fn create<J>(&mut self, media: &Media<'_, J>) -> Option<AssetId> {
-        let id = self.known.makes_ids.then(|| *uuid::Uuid::now_v7().as_bytes());
+        let key = hash(self.organization, media.canonical_key.as_bytes());
+        let id = self
+            .known
+            .makes_ids
+            .then(|| media.asset_id.filter(|id| reserved::is_for(*id, key)))
+            .map(|reserved| reserved.unwrap_or_else(|| *uuid::Uuid::now_v7().as_bytes()));
         let found = Found {
             id,
             has_byte_size: media.byte_size.is_some(),
         };
-        self.known
-            .by_key
-            .insert(hash(self.organization, media.canonical_key.as_bytes()), found);
+        self.known.by_key.insert(key, found);
         self.known.created.extend(id);
         self.created = true;
         id
     }
 }
 
-fn has_size(assets: &Relation) -> &'static str {
+pub fn has_size(assets: &Relation) -> &'static str {
     if assets.has("byte_size") {
         "a.byte_size IS NOT NULL"
     } else {

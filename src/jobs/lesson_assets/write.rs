@@ -164,7 +164,7 @@ impl Writer {
     }
 
     /// Keeps the reused assets that get a usage from being deleted meanwhile.
-    fn share(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+    pub fn share(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
         let Some(share_assets) = &self.share_assets else {
             return Ok(());
         };
@@ -193,7 +193,7 @@ impl Writer {
     }
 
     /// Gives the ids that a trigger of the user's replaced, by ours.
-    fn create_assets(&self, connection: &Connection, decided: &Decided) -> Result<HashMap<AssetId, AssetId>, Stale> {
+    pub fn create_assets(&self, connection: &Connection, decided: &Decided) -> Result<HashMap<AssetId, AssetId>, Stale> {
         let mut new: Vec<(&str, &Media<'static, JsonbRef<'static>>, AssetId)> = decided
             .creating
             .iter()
@@ -256,7 +256,7 @@ impl Writer {
             .collect())
     }
 
-    fn create_usages(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+    pub fn create_usages(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
         let new: Vec<(&Item, AssetId)> = decided
             .items
             .iter()
@@ -288,7 +288,7 @@ impl Writer {
         )
     }
 
-    fn patch(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+    pub fn patch(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
         let mut videos = Vec::new();
         let mut documents = Vec::new();
         let mut both = Vec::new();
@@ -333,6 +333,21 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Writes the media columns of one lesson that are given.
+    pub fn set_media(&self, connection: &Connection, id: &str, videos: Option<Jsonb>, documents: Option<Jsonb>) {
+        for (statement, column) in [(&self.update_videos, videos), (&self.update_documents, documents)] {
+            if let Some(column) = column {
+                let parameters = [
+                    arrays::ids(self.ids_are_uuids, std::iter::once(Some(id))).into(),
+                    arrays::jsonb(std::iter::once(Some(column.datum()))).into(),
+                ];
+                connection.run(statement, Mode::Write, &parameters);
+            }
+        }
+    }
+}
+
 fn expect(rows: usize, wanted: usize) -> Result<(), Stale> {
     if rows == wanted {
         Ok(())
@@ -341,7 +356,7 @@ fn expect(rows: usize, wanted: usize) -> Result<(), Stale> {
     }
 }
 
-fn asset_of(item: &Item) -> Option<AssetId> {
+pub fn asset_of(item: &Item) -> Option<AssetId> {
     match item.outcome {
         Outcome::Eligible { asset, .. } => asset.id,
         Outcome::Skipped(_) => None,
