@@ -160,11 +160,14 @@ impl LookUps {
         let keyed_assets = tables.assets.as_ref().filter(|assets| assets.has("canonical_key"));
         let by_key = keyed_assets.map(find_by_key);
         let by_id = tables.assets.as_ref().map(|assets| {
+            // The organization is compared outside of LIMIT: inside, a plan made for a small table reads all assets of the
+            // organization for each id.
             Statement::new(format!(
                 "SELECT u.n, a.key, a.has_size
                  FROM ROWS FROM (pg_catalog.unnest($1::{organization}[]), pg_catalog.unnest($2)) WITH ORDINALITY u(org, id, n)
-                 CROSS JOIN LATERAL (SELECT {key}::pg_catalog.text AS key, {has_size} AS has_size FROM {table} a
-                                     WHERE a.id = u.id AND a.organization_id = u.org LIMIT 1) a",
+                 CROSS JOIN LATERAL (SELECT {key}::pg_catalog.text AS key, {has_size} AS has_size, a.organization_id FROM {table} a
+                                     WHERE a.id = u.id LIMIT 1) a
+                 WHERE a.organization_id = u.org",
                 organization = assets.type_of("organization_id"),
                 key = if assets.has("canonical_key") { "a.canonical_key" } else { "NULL" },
                 has_size = has_size(assets),

@@ -199,11 +199,8 @@ fn compare_usages(
     let mut there: HashSet<usize> = HashSet::new();
     let mut superfluous = Vec::new();
     for row in 0..rows.len() {
-        let Some(target) = rows.get::<i64>(row, 0).map(|n| &ids[n as usize - 1]) else {
-            continue;
-        };
         let usage = Usage {
-            target: target.clone(),
+            target: rows.text(row, 0).unwrap_or_default(),
             organization: rows.text(row, 1).unwrap_or_default(),
             asset: rows.uuid(row, 2),
             slot: rows.text(row, 3).unwrap_or_default(),

@@ -192,17 +192,14 @@ impl Statements<'_> {
             "a.id, a.canonical_key::pg_catalog.text AS key, {} AS has_size",
             has_size(self.assets)
         );
-        let from = format!(
-            "FROM {} a WHERE a.organization_id = $1::{}",
-            self.assets.sql_name,
-            self.assets.type_of("organization_id")
-        );
+        let table = &self.assets.sql_name;
+        let own = format!("a.organization_id = $1::{}", self.assets.type_of("organization_id"));
         Statement::new(format!(
             "SELECT a.id, a.key, a.has_size FROM pg_catalog.unnest($2) u(id)
-             CROSS JOIN LATERAL (SELECT {columns} {from} AND a.id = u.id LIMIT 1) a
+             CROSS JOIN LATERAL (SELECT {columns}, a.organization_id FROM {table} a WHERE a.id = u.id LIMIT 1) a WHERE {own}
              UNION ALL
              SELECT a.id, a.key, a.has_size FROM pg_catalog.unnest($3) u(key)
-             CROSS JOIN LATERAL (SELECT {columns} {from} AND a.canonical_key = u.key LIMIT 1) a"
+             CROSS JOIN LATERAL (SELECT {columns} FROM {table} a WHERE {own} AND a.canonical_key = u.key LIMIT 1) a"
         ))
     }
 
@@ -219,7 +216,8 @@ impl Statements<'_> {
         let tables = self.tables;
         Statement::new(format!(
             "SELECT l.id::pg_catalog.text, o.organization_id::pg_catalog.text, l.course_id::pg_catalog.text, l.videos, l.documents
-             FROM pg_catalog.unnest($1::{}[]) WITH ORDINALITY u(id, n) JOIN {} l ON l.id = u.id
+             FROM pg_catalog.unnest($1::{}[]) WITH ORDINALITY u(id, n)
+             CROSS JOIN LATERAL (SELECT l.id, l.course_id, l.videos, l.documents FROM {} l WHERE l.id = u.id LIMIT 1) l
              LEFT JOIN LATERAL (SELECT g.organization_id FROM {} c JOIN {} g ON g.id = c.group_id
                                 WHERE c.id = l.course_id LIMIT 1) o ON true
              ORDER BY u.n",
@@ -232,22 +230,23 @@ impl Statements<'_> {
 
     fn usages(&self) -> Statement {
         Statement::new(format!(
-            "SELECT u.n, s.organization_id::pg_catalog.text, s.asset_id, s.slot_type::pg_catalog.text, s.slot_key::pg_catalog.text,
+            "SELECT s.target_id::pg_catalog.text, s.organization_id::pg_catalog.text, s.asset_id, s.slot_type::pg_catalog.text, s.slot_key::pg_catalog.text,
                     s.position::pg_catalog.int4
-             FROM pg_catalog.unnest($1::{}[]) WITH ORDINALITY u(target, n) JOIN {} s ON s.target_id = u.target
-             WHERE s.target_type = 'lesson' AND s.slot_type IN ('lesson_video', 'lesson_document')",
-            self.usages.type_of("target_id"),
-            self.usages.sql_name
+             FROM {} s WHERE s.target_id = ANY ($1::{}[]) AND s.target_type = 'lesson'
+               AND s.slot_type IN ('lesson_video', 'lesson_document')",
+            self.usages.sql_name,
+            self.usages.type_of("target_id")
         ))
     }
 
     fn delete_usages(&self) -> Statement {
+        // The plan may be from a time when the table was empty: with ANY it reads by the index in either order of the join.
         Statement::new(format!(
             "DELETE FROM {table} s
              USING ROWS FROM (pg_catalog.unnest($1::{target}[]), pg_catalog.unnest($2::{organization}[]), pg_catalog.unnest($3),
                               pg_catalog.unnest($4::{slot}[]), pg_catalog.unnest($5), pg_catalog.unnest($6))
                    u(target, org, asset, slot, key, place)
-             WHERE s.target_type = 'lesson' AND s.target_id = u.target AND s.organization_id = u.org AND s.asset_id = u.asset
+             WHERE s.target_id = ANY ($1::{target}[]) AND s.target_type = 'lesson' AND s.target_id = u.target AND s.organization_id = u.org AND s.asset_id = u.asset
                AND s.slot_type = u.slot AND s.slot_key IS NOT DISTINCT FROM u.key AND s.position IS NOT DISTINCT FROM u.place",
             table = self.usages.sql_name,
             target = self.usages.type_of("target_id"),
