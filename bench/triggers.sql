@@ -1,5 +1,5 @@
 -- What the lesson triggers cost, with 100,000 lessons in one statement: each pair of figures is with and without them.
---   psql -X -q -v lessons=100000 -v items=3 -f bench/triggers.sql      in an empty database with the extension
+--   psql -X -q -v lessons=100000 -v items=3 -v rounds=3 -v script=/tmp/rounds.sql -f bench/triggers.sql      in an empty database with the extension
 -- "set-based" writes the final rows of lesson, assets and asset_usages from tables that hold them, in three statements.
 \set ON_ERROR_STOP on
 SET media_assets.progress = off;
@@ -37,13 +37,13 @@ END $$;
 -- The final rows, once.
 SELECT count(*) FROM attach_lesson_triggers(true) \g /dev/null
 INSERT INTO lesson (id, course_id, title, videos, documents) SELECT * FROM fresh;
+ANALYZE;
 SELECT severity, finding, count(*) FROM verify_lesson_assets() GROUP BY 1, 2;
 CREATE TABLE final_lesson AS SELECT id, course_id, title, videos, documents FROM lesson;
 CREATE TABLE final_assets AS SELECT * FROM assets;
 CREATE TABLE final_usages AS SELECT organization_id, asset_id, target_type, target_id, slot_type, slot_key, "position" FROM asset_usages;
 VACUUM ANALYZE;
 
-\set rounds 3
 SELECT format($$
 SELECT count(*) FROM detach_lesson_triggers(true);
 TRUNCATE lesson, assets, asset_usages; CHECKPOINT;
@@ -66,7 +66,7 @@ VACUUM lesson; CHECKPOINT;
 CALL measure('media touched, assets exist', 'none', 'UPDATE lesson SET videos = jsonb_set(videos, ''{0,fileName}'', ''"Renamed again %1$s.mp4"'')');
 VACUUM lesson; CHECKPOINT;
 CALL measure('course_id of another course', 'none', 'UPDATE lesson SET course_id = 1 + (course_id + 19) %% 1000');
-TRUNCATE lesson, asset_usages; CHECKPOINT;
+TRUNCATE lesson, assets, asset_usages; INSERT INTO assets SELECT * FROM final_assets; CHECKPOINT;
 CALL measure('insert, assets exist', 'none', 'INSERT INTO lesson (id, course_id, title, videos, documents) SELECT * FROM fresh');
 TRUNCATE lesson; CHECKPOINT;
 CALL measure('insert, assets exist', 'set-based',
@@ -77,9 +77,9 @@ SELECT count(*) FROM attach_lesson_triggers(true);
 CALL measure('insert, assets exist', 'triggers', 'INSERT INTO lesson (id, course_id, title, videos, documents) SELECT * FROM fresh');
 VACUUM lesson; CHECKPOINT;
 CALL measure('delete', 'triggers', 'DELETE FROM lesson');
-$$, n) FROM generate_series(1, :rounds) n \g (format=unaligned tuples_only=on) /var/tmp/ma-triggers/bench-rounds.sql
+$$, n) FROM generate_series(1, :rounds) n \g (format=unaligned tuples_only=on) :script
 \o /dev/null
-\i /var/tmp/ma-triggers/bench-rounds.sql
+\i :script
 \o
 SELECT what, way, round(percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::numeric, 2) AS "median s", string_agg(round(seconds, 2)::text, ' ') AS runs
 FROM raw GROUP BY what, way ORDER BY 1, 2;

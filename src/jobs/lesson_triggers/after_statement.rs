@@ -245,7 +245,7 @@ fn delete(connection: &Connection, place: &Place, usages: &[Usage]) {
         text(|usage| usage.key.as_deref()),
         arrays::int4(usages.iter().map(|usage| usage.position)).into(),
     ];
-    connection.run(&place.delete_usages, Mode::Write, &parameters);
+    connection.query(&place.delete_usages, Mode::Write, &parameters);
 }
 
 /// A lesson that cannot be settled keeps no `assetId` that was only reserved for it.

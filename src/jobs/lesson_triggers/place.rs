@@ -39,7 +39,8 @@ pub struct Place {
     /// Lessons as they are now.
     pub lessons: Statement,
     pub usages: Statement,
-    pub delete_usages: Statement,
+    /// Planned anew for each slice: a join whose order has to fit the table's present size.
+    pub delete_usages: String,
     pub delete_all_usages: Statement,
 }
 
@@ -239,19 +240,18 @@ impl Statements<'_> {
         ))
     }
 
-    fn delete_usages(&self) -> Statement {
-        // The plan may be from a time when the table was empty: with ANY it reads by the index in either order of the join.
-        Statement::new(format!(
+    fn delete_usages(&self) -> String {
+        format!(
             "DELETE FROM {table} s
              USING ROWS FROM (pg_catalog.unnest($1::{target}[]), pg_catalog.unnest($2::{organization}[]), pg_catalog.unnest($3),
                               pg_catalog.unnest($4::{slot}[]), pg_catalog.unnest($5), pg_catalog.unnest($6))
                    u(target, org, asset, slot, key, place)
-             WHERE s.target_id = ANY ($1::{target}[]) AND s.target_type = 'lesson' AND s.target_id = u.target AND s.organization_id = u.org AND s.asset_id = u.asset
+             WHERE s.target_type = 'lesson' AND s.target_id = u.target AND s.organization_id = u.org AND s.asset_id = u.asset
                AND s.slot_type = u.slot AND s.slot_key IS NOT DISTINCT FROM u.key AND s.position IS NOT DISTINCT FROM u.place",
             table = self.usages.sql_name,
             target = self.usages.type_of("target_id"),
             organization = self.usages.type_of("organization_id"),
             slot = self.usages.type_of("slot_type"),
-        ))
+        )
     }
 }
