@@ -17,7 +17,9 @@ pub fn patch_asset_ids(items: Jsonb, ids: &[Option<[u8; 16]>]) -> Jsonb {
 
 /// `items` without the `assetId` of element *i*, where `taken[i]`; everything else as [`patch_asset_ids`] leaves it.
 pub fn without_asset_ids(items: Jsonb, taken: &[bool]) -> Jsonb {
-    rebuild(items, |index| taken.get(index).copied().unwrap_or(false).then_some(None))
+    rebuild(items, |index| {
+        taken.get(index).copied().unwrap_or(false).then_some(None)
+    })
 }
 
 /// Elements for which `change` gives something get that id, or lose theirs.

@@ -244,8 +244,8 @@ impl TriggerCall {
         // the value lives until the memory context of that FmgrInfo goes, after the last call.
         unsafe {
             if (*self.function).fn_extra.is_null() {
-                let state = PgMemoryContexts::For((*self.function).fn_mcxt)
-                    .leak_and_drop_on_delete(RefCell::new(T::default()));
+                let state =
+                    PgMemoryContexts::For((*self.function).fn_mcxt).leak_and_drop_on_delete(RefCell::new(T::default()));
                 (*self.function).fn_extra = state.cast();
             }
             &*(*self.function).fn_extra.cast::<RefCell<T>>()

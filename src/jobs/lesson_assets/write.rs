@@ -193,7 +193,11 @@ impl Writer {
     }
 
     /// Gives the ids that a trigger of the user's replaced, by ours.
-    pub fn create_assets(&self, connection: &Connection, decided: &Decided) -> Result<HashMap<AssetId, AssetId>, Stale> {
+    pub fn create_assets(
+        &self,
+        connection: &Connection,
+        decided: &Decided,
+    ) -> Result<HashMap<AssetId, AssetId>, Stale> {
         let mut new: Vec<(&str, &Media<'static, JsonbRef<'static>>, AssetId)> = decided
             .creating
             .iter()

@@ -91,8 +91,7 @@ fn forget_all(call: &TriggerCall) {
 fn settle(place: &Place, ids: &[String]) {
     let mut tries = 0;
     loop {
-        let outcome =
-            in_own_context(|| in_subtransaction(|| place.home(|connection| attempt(connection, place, ids))));
+        let outcome = in_own_context(|| in_subtransaction(|| place.home(|connection| attempt(connection, place, ids))));
         let failure = match outcome {
             Ok(Ok(decisions)) => return record(decisions),
             Ok(Err(Stale)) => None,
@@ -119,7 +118,10 @@ fn settle(place: &Place, ids: &[String]) {
 
 /// The lessons with some ids, as they are now.
 fn read(connection: &Connection, place: &Place, ids: &[String]) -> (Rows, Vec<Lesson>) {
-    let ids = arrays::ids(place.tables.lesson_ids_are_uuids(), ids.iter().map(|id| Some(id.as_str())));
+    let ids = arrays::ids(
+        place.tables.lesson_ids_are_uuids(),
+        ids.iter().map(|id| Some(id.as_str())),
+    );
     let rows = connection.run(&place.lessons, Mode::Write, &[ids.into()]);
     let lessons = (0..rows.len())
         .map(|row| Lesson {
@@ -172,7 +174,11 @@ fn attempt(connection: &Connection, place: &Place, ids: &[String]) -> Result<Vec
             place.writer.create_usages(connection, &decided)?;
             place.writer.patch(connection, &decided)
         })?;
-        for id in decided.creating.iter().filter_map(|index| asset_of(&decided.items[*index])) {
+        for id in decided
+            .creating
+            .iter()
+            .filter_map(|index| asset_of(&decided.items[*index]))
+        {
             reserved::settle(id);
         }
     }
@@ -262,7 +268,9 @@ fn take_back(place: &Place, id: &String) {
             };
             let of = |slot, column: Option<Jsonb>| {
                 let taken = taken(slot);
-                column.filter(|_| taken.contains(&true)).map(|column| without_asset_ids(column, &taken))
+                column
+                    .filter(|_| taken.contains(&true))
+                    .map(|column| without_asset_ids(column, &taken))
             };
             let (videos, documents) = (of(Slot::Video, lesson.videos), of(Slot::Document, lesson.documents));
             write_flag::while_writing(|| place.writer.set_media(connection, &lesson.id, videos, documents));
@@ -320,7 +328,13 @@ fn decisions_of(decided: &Decided) -> Vec<Decision> {
 }
 
 fn is_new(item: &Item) -> bool {
-    matches!(item.outcome, Outcome::Eligible { action: Action::Create, .. })
+    matches!(
+        item.outcome,
+        Outcome::Eligible {
+            action: Action::Create,
+            ..
+        }
+    )
 }
 
 /// Writes decisions to the ledger; a failure of that is nobody's.

@@ -235,7 +235,10 @@ fn refuse_what_has_no_triggers(connection: &Connection, lesson: &Relation) -> Re
     if rows.is_empty() {
         return Err(not_prepared(
             "55000",
-            format!("{} is a foreign table; the triggers go on a table of this database", lesson.sql_name),
+            format!(
+                "{} is a foreign table; the triggers go on a table of this database",
+                lesson.sql_name
+            ),
             "A foreign table has no transition tables.",
             "Attach them where the table is, or run the backfill after writes.",
         ));

@@ -102,7 +102,9 @@ impl Statement {
         let (Some(course), false) = (lesson.course.clone(), items.is_empty()) else {
             return call.row();
         };
-        let Some(place) = self.place(call) else { return call.row() };
+        let Some(place) = self.place(call) else {
+            return call.row();
+        };
         lesson.organization = match self.hints.organization(&course) {
             Some(organization) => organization,
             None => {
@@ -140,7 +142,10 @@ impl Statement {
             }
             match self.create(&place, &organization, &mut decided) {
                 Made::All => refused.clear(),
-                Made::Nothing { of, is_about_other_rows } => {
+                Made::Nothing {
+                    of,
+                    is_about_other_rows,
+                } => {
                     refused = of;
                     if is_about_other_rows {
                         continue;
@@ -207,7 +212,11 @@ impl Statement {
         if decided.creating.is_empty() {
             return Made::All;
         }
-        let of: Vec<AssetId> = decided.creating.iter().filter_map(|index| asset_of(&decided.items[*index])).collect();
+        let of: Vec<AssetId> = decided
+            .creating
+            .iter()
+            .filter_map(|index| asset_of(&decided.items[*index]))
+            .collect();
         let made = in_subtransaction(|| place.home(|connection| create_assets(connection, place, decided)));
         let is_about_other_rows = match made {
             Ok(Ok(renamed)) => {
