@@ -26,5 +26,5 @@ pub extern "C-unwind" fn _PG_init() {
     postgres::write_flag::register();
     postgres::transaction_end::register();
     postgres::invalidation::register();
-    jobs::lesson_triggers::reserved::register();
+    jobs::lesson_triggers::register();
 }

@@ -360,17 +360,72 @@ pub struct Transitions {
     new: Option<Reader>,
 }
 
+/// The columns of the lesson table that transitions are read by.
+pub struct LessonColumns {
+    pub id: Column,
+    pub course: Column,
+    pub videos: Column,
+    pub documents: Column,
+}
+
+/// The media of a row, copied into the memory context that was current when it was read.
+pub struct Media {
+    pub course: Option<String>,
+    pub videos: Option<Jsonb>,
+    pub documents: Option<Jsonb>,
+}
+
+/// A row that a statement wrote.
+pub struct Written {
+    pub id: String,
+    /// `None` when the row was deleted, or has another id now.
+    pub now: Option<Media>,
+    /// What a row with the same id was before, where its course is the same.
+    pub before: Option<Media>,
+}
+
+impl Reader {
+    fn media(&self, columns: &LessonColumns) -> Media {
+        let jsonb = |column| jsonb(column, self.value(column)).map(Jsonb::copied);
+        Media {
+            course: self.text(&columns.course),
+            videos: jsonb(&columns.videos),
+            documents: jsonb(&columns.documents),
+        }
+    }
+
+    /// Lets go of the present row, whose memory may go now.
+    fn release(&mut self) {
+        // SAFETY: the slot is alive; clearing it twice does nothing.
+        unsafe {
+            if let Some(clear) = (*(*self.slot).tts_ops).clear {
+                clear(self.slot);
+            }
+        }
+    }
+}
+
 impl Transitions {
-    /// The ids, as text, of at most `limit` rows to look at, or one more; fewer when there are no more.
+    /// At most `limit` rows to look at, or one more; none when there are no more.
     ///
-    /// The two tables of an UPDATE are read side by side, as the server writes them: a row that has the same id in both
-    /// and the same values in `watched` is passed over. Should they ever get out of step, more ids are given, never fewer.
-    pub fn changed(&mut self, id: &Column, watched: &[Column], limit: usize) -> Vec<String> {
-        let mut ids = Vec::new();
-        while ids.len() < limit {
+    /// The two tables of an UPDATE are read side by side, as the server writes them: a row that has the same id, course and
+    /// media in both is passed over. Should they ever get out of step, more rows are given, never fewer.
+    pub fn changed(&mut self, columns: &LessonColumns, limit: usize) -> Vec<Written> {
+        let mut rows = Vec::new();
+        while rows.len() < limit {
             pgrx::check_for_interrupts!();
             let has_old = self.old.as_mut().is_some_and(Reader::advance);
             let has_new = self.new.as_mut().is_some_and(Reader::advance);
+            let gone = |old: &Reader| Written {
+                id: old.text(&columns.id).unwrap_or_default(),
+                now: None,
+                before: None,
+            };
+            let written = |new: &Reader, before| Written {
+                id: new.text(&columns.id).unwrap_or_default(),
+                now: Some(new.media(columns)),
+                before,
+            };
             match (
                 self.old.as_ref().filter(|_| has_old),
                 self.new.as_ref().filter(|_| has_new),
@@ -378,19 +433,23 @@ impl Transitions {
                 (None, None) => break,
                 (Some(old), Some(new)) => {
                     let same = |column: &Column| same_datum(column, old.value(column), new.value(column));
-                    if same(id) {
-                        if !watched.iter().all(same) {
-                            ids.extend(new.text(id));
-                        }
-                    } else {
-                        ids.extend(old.text(id));
-                        ids.extend(new.text(id));
+                    if !same(&columns.id) {
+                        rows.extend([gone(old), written(new, None)]);
+                    } else if !same(&columns.course) {
+                        rows.push(written(new, None));
+                    } else if !same(&columns.videos) || !same(&columns.documents) {
+                        rows.push(written(new, Some(old.media(columns))));
                     }
                 }
-                (Some(row), None) | (None, Some(row)) => ids.extend(row.text(id)),
+                (Some(old), None) => rows.push(gone(old)),
+                (None, Some(new)) => rows.push(written(new, None)),
             }
         }
-        ids
+        [&mut self.old, &mut self.new]
+            .into_iter()
+            .flatten()
+            .for_each(Reader::release);
+        rows
     }
 }
 

@@ -25,6 +25,8 @@ fn usages(session: &mut Session) -> Vec<String> {
 }
 
 fn assert_consistent(session: &mut Session) {
+    // the verification's joins want to know how large the tables are
+    session.run("ANALYZE");
     assert_items_are_settled(session);
     assert_verified(session);
     let found =

@@ -338,6 +338,11 @@ impl Writer {
 }
 
 impl Writer {
+    /// Whether a foreign key keeps an asset with a usage from going.
+    pub fn usages_keep_assets(&self) -> bool {
+        self.share_assets.is_none()
+    }
+
     /// Writes the media columns of one lesson that are given.
     pub fn set_media(&self, connection: &Connection, id: &str, videos: Option<Jsonb>, documents: Option<Jsonb>) {
         for (statement, column) in [(&self.update_videos, videos), (&self.update_documents, documents)] {

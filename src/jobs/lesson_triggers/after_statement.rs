@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
-use media_assets_core::jobs::lesson::{Action, AssetId, Normalized, Outcome, Slot};
+use media_assets_core::jobs::lesson::{normalize, Action, AssetId, Normalized, Outcome, Slot};
+use media_assets_core::json::Json;
 
 use super::place::Place;
-use super::{goes_to_the_application, guarded, reserved};
+use super::{goes_to_the_application, guarded, nesting, reserved};
 use crate::engine::key_set::{hash, KeySet, KeyedRows};
 use crate::engine::ledger::decisions::{Decision, DecisionLog};
 use crate::engine::ledger::Ledger;
@@ -22,7 +24,7 @@ use crate::postgres::memory::in_own_context;
 use crate::postgres::patch::without_asset_ids;
 use crate::postgres::spi::{self, Connection, Mode, Rows};
 use crate::postgres::subtransaction::{in_subtransaction, Failure};
-use crate::postgres::trigger::{Event, TriggerCall};
+use crate::postgres::trigger::{Event, LessonColumns, TriggerCall, Written};
 use crate::postgres::{arrays, write_flag};
 use crate::settings::{self, LogDecisions};
 
@@ -44,22 +46,84 @@ pub fn run(call: &TriggerCall) {
     ) else {
         return;
     };
+    let columns = LessonColumns {
+        id,
+        course,
+        videos,
+        documents,
+    };
     let mut transitions = call.transitions();
-    let mut place = None;
-    loop {
-        let ids = transitions.changed(&id, &[videos, documents, course], SLICE);
-        if ids.is_empty() {
-            break;
-        }
-        if place.is_none() {
+    let mut statement = Statement {
+        place: None,
+        rows_are_final: nesting::ended_alone(call.relation()),
+        organizations: HashMap::new(),
+    };
+    while in_own_context(|| {
+        let rows = transitions.changed(&columns, SLICE);
+        !rows.is_empty() && statement.take(call, &rows)
+    }) {}
+}
+
+/// What is kept from slice to slice.
+struct Statement {
+    place: Option<Rc<Place>>,
+    /// No other statement has written lessons since this one began: its rows are as they are in the table.
+    rows_are_final: bool,
+    /// By course.
+    organizations: HashMap<String, Option<String>>,
+}
+
+impl Statement {
+    /// Settles some rows; says whether to go on.
+    fn take(&mut self, call: &TriggerCall, rows: &[Written]) -> bool {
+        if self.place.is_none() {
             match guarded(|| Place::of(call).unwrap_or_else(|report| raise(report))) {
-                Ok(found) => place = Some(found),
-                Err(failure) => return left_alone(&ids, &failure.sqlstate(), failure.message()),
+                Ok(found) => self.place = Some(found),
+                Err(failure) => {
+                    let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+                    left_alone(&ids, &failure.sqlstate(), failure.message());
+                    return false;
+                }
             }
         }
-        if let Some(place) = &place {
-            settle(place, &ids);
+        if let Some(place) = self.place.clone() {
+            settle(&place, self, rows);
         }
+        true
+    }
+
+    /// The lessons of rows that are final.
+    fn lessons(&mut self, connection: &Connection, place: &Place, written: &[Written]) -> Vec<Lesson> {
+        let now = || written.iter().filter_map(|row| Some((row, row.now.as_ref()?)));
+        let mut missing: Vec<&str> = now()
+            .filter_map(|(_, media)| media.course.as_deref())
+            .filter(|course| !self.organizations.contains_key(*course))
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        if !missing.is_empty() {
+            let courses = arrays::text(missing.iter().map(|course| Some(*course)));
+            let rows = connection.run(&place.organizations_of, Mode::Write, &[courses.into()]);
+            let mut found: HashMap<usize, Option<String>> = (0..rows.len())
+                .filter_map(|row| Some((rows.get::<i64>(row, 0)? as usize - 1, rows.text(row, 1))))
+                .collect();
+            for (index, course) in missing.into_iter().enumerate() {
+                self.organizations
+                    .insert(course.to_owned(), found.remove(&index).flatten());
+            }
+        }
+        now()
+            .map(|(row, media)| Lesson {
+                id: row.id.clone(),
+                organization: media
+                    .course
+                    .as_ref()
+                    .and_then(|course| self.organizations.get(course).cloned().flatten()),
+                course: media.course.clone(),
+                videos: media.videos,
+                documents: media.documents,
+            })
+            .collect()
     }
 }
 
@@ -88,10 +152,12 @@ fn forget_all(call: &TriggerCall) {
 }
 
 /// Settles the lessons with these ids: together, and where that fails in halves, until a failing one stands alone.
-fn settle(place: &Place, ids: &[String]) {
+fn settle(place: &Place, statement: &mut Statement, written: &[Written]) {
     let mut tries = 0;
     loop {
-        let outcome = in_own_context(|| in_subtransaction(|| place.home(|connection| attempt(connection, place, ids))));
+        let outcome = in_own_context(|| {
+            in_subtransaction(|| place.home(|connection| attempt(connection, place, statement, written)))
+        });
         let failure = match outcome {
             Ok(Ok(decisions)) => return record(decisions),
             Ok(Err(Stale)) => None,
@@ -103,14 +169,14 @@ fn settle(place: &Place, ids: &[String]) {
             None if tries < TRIES => {}
             Some(failure) if failure.is_about_other_rows() && tries < TRIES => {}
             failure => {
-                if let [id] = ids {
+                if let [Written { id, .. }] = written {
                     let failure = failure.unwrap_or_else(|| Failure::refused("lesson"));
                     take_back(place, id);
                     return record(vec![failed(id, &failure.sqlstate())]);
                 }
-                let (left, right) = ids.split_at(ids.len() / 2);
-                settle(place, left);
-                return settle(place, right);
+                let (left, right) = written.split_at(written.len() / 2);
+                settle(place, statement, left);
+                return settle(place, statement, right);
             }
         }
     }
@@ -149,17 +215,33 @@ struct Usage {
 ///
 /// # Errors
 /// [`Stale`] when something that was relied on has changed meanwhile.
-fn attempt(connection: &Connection, place: &Place, ids: &[String]) -> Result<Vec<Decision>, Stale> {
-    // The media are borrowed from the rows.
-    let (_rows, lessons) = read(connection, place, ids);
+fn attempt(
+    connection: &Connection,
+    place: &Place,
+    statement: &mut Statement,
+    written: &[Written],
+) -> Result<Vec<Decision>, Stale> {
+    let ids: Vec<String> = written.iter().map(|row| row.id.clone()).collect();
+    let is_final = statement.rows_are_final && written.iter().all(|row| row.now.is_some());
+    // The media are borrowed from the rows, those of the query or those of the transition tables.
+    let (_rows, lessons) = if is_final {
+        (None, statement.lessons(connection, place, written))
+    } else {
+        let (rows, lessons) = read(connection, place, &ids);
+        (Some(rows), lessons)
+    };
     let (planned, keyed) = (KeySet::default(), KeyedRows::default());
     let mut items = items_of_lessons(&lessons);
     let mut known = Known::new(&planned, &keyed, true);
+    let usages = usages_of(connection, place, &ids);
+    if is_final && place.writer.usages_keep_assets() {
+        trust_untouched(written, &lessons, &items, &usages, &mut known);
+    }
     place
         .look_ups
         .assets(connection, Mode::Write, &lessons, &items, &mut known, None);
     let creating = decide_items(&lessons, &mut items, &mut known);
-    let superfluous = compare_usages(connection, place, ids, &lessons, &mut items);
+    let superfluous = compare_usages(usages, &lessons, &mut items);
     let mut decided = Decided {
         lessons,
         items,
@@ -185,17 +267,62 @@ fn attempt(connection: &Connection, place: &Place, ids: &[String]) -> Result<Vec
     Ok(decisions_of(&decided))
 }
 
-/// Marks the items whose usage is there, and gives the usages that belong to no item.
-fn compare_usages(
-    connection: &Connection,
-    place: &Place,
-    ids: &[String],
-    lessons: &[Lesson],
-    items: &mut [Item],
-) -> Vec<Usage> {
+/// Spares the look-up of assets for items that had the same key and `assetId` before, where the usage is there and a
+/// foreign key vouches for the asset.
+fn trust_untouched(written: &[Written], lessons: &[Lesson], items: &[Item], usages: &[Usage], known: &mut Known<'_>) {
+    if usages.is_empty() {
+        return;
+    }
+    let mut there: HashSet<(&str, &str, i32, AssetId)> = HashSet::with_capacity(usages.len());
+    for usage in usages {
+        if let (Some(asset), Some(position), None) = (usage.asset, usage.position, &usage.key) {
+            there.insert((&usage.target, &usage.slot, position, asset));
+        }
+    }
+    for item in items {
+        let lesson = &lessons[item.lesson];
+        let (Normalized::Eligible(media), Some(organization), Some(before)) =
+            (&item.normalized, &lesson.organization, &written[item.lesson].before)
+        else {
+            continue;
+        };
+        let Some(id) = media.asset_id else { continue };
+        if there.contains(&(lesson.id.as_str(), item.slot.name(), item.position, id)) {
+            let before = match item.slot {
+                Slot::Video => before.videos,
+                Slot::Document => before.documents,
+            };
+            let element = usize::try_from(item.position)
+                .ok()
+                .and_then(|position| before?.value_in_context().at(position));
+            if let Normalized::Eligible(old) = normalize(item.slot, element) {
+                if old.asset_id == media.asset_id && old.canonical_key == media.canonical_key {
+                    known.trust(organization, id, &media.canonical_key);
+                }
+            }
+        }
+    }
+}
+
+/// The usages that lessons with some ids have.
+fn usages_of(connection: &Connection, place: &Place, ids: &[String]) -> Vec<Usage> {
     let targets = arrays::text(ids.iter().map(|id| Some(id.as_str())));
     let rows = connection.run(&place.usages, Mode::Write, &[targets.into()]);
-    if rows.is_empty() {
+    (0..rows.len())
+        .map(|row| Usage {
+            target: rows.text(row, 0).unwrap_or_default(),
+            organization: rows.text(row, 1).unwrap_or_default(),
+            asset: rows.uuid(row, 2),
+            slot: rows.text(row, 3).unwrap_or_default(),
+            key: rows.text(row, 4),
+            position: rows.get(row, 5),
+        })
+        .collect()
+}
+
+/// Marks the items whose usage is there, and gives the usages that belong to no item.
+fn compare_usages(usages: Vec<Usage>, lessons: &[Lesson], items: &mut [Item]) -> Vec<Usage> {
+    if usages.is_empty() {
         return Vec::new();
     }
     let mut wanted: HashMap<(&str, &str, i32), usize> = HashMap::with_capacity(items.len());
@@ -204,15 +331,7 @@ fn compare_usages(
     }
     let mut there: HashSet<usize> = HashSet::new();
     let mut superfluous = Vec::new();
-    for row in 0..rows.len() {
-        let usage = Usage {
-            target: rows.text(row, 0).unwrap_or_default(),
-            organization: rows.text(row, 1).unwrap_or_default(),
-            asset: rows.uuid(row, 2),
-            slot: rows.text(row, 3).unwrap_or_default(),
-            key: rows.text(row, 4),
-            position: rows.get(row, 5),
-        };
+    for usage in usages {
         let own = usage
             .position
             .filter(|_| usage.key.is_none())

@@ -7,7 +7,7 @@ use media_assets_core::json::Json;
 
 use super::hints::Hints;
 use super::place::Place;
-use super::{goes_to_the_application, guarded, reserved, INSERT_TRIGGER, UPDATE_TRIGGER};
+use super::{goes_to_the_application, guarded, nesting, reserved, INSERT_TRIGGER, UPDATE_TRIGGER};
 use crate::engine::key_set::hash;
 use crate::engine::Stale;
 use crate::error::raise;
@@ -60,6 +60,7 @@ impl Columns {
 pub fn run(call: &TriggerCall) -> Returned {
     let mut statement = call.state::<Statement>().borrow_mut();
     if statement.columns.is_none() {
+        nesting::begins(call.relation());
         statement.columns = Columns::of(call);
     }
     let Some(columns) = statement.columns.filter(|_| !statement.is_lost) else {

@@ -8,6 +8,7 @@ mod after_statement;
 pub mod attach;
 mod before_row;
 mod hints;
+mod nesting;
 mod place;
 pub mod reserved;
 
@@ -22,6 +23,12 @@ pub const INSERT_TRIGGER: &CStr = c"media_assets_lesson_insert";
 pub const UPDATE_TRIGGER: &CStr = c"media_assets_lesson_update";
 pub const DELETE_TRIGGER: &CStr = c"media_assets_lesson_delete";
 pub const TRUNCATE_TRIGGER: &CStr = c"media_assets_lesson_truncate";
+
+/// Called once from `_PG_init`.
+pub fn register() {
+    reserved::register();
+    nesting::register();
+}
 
 /// The row trigger. The engine's own writes pass through.
 pub fn before_row(call: &TriggerCall) -> Returned {

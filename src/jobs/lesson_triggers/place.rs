@@ -27,8 +27,9 @@ pub struct Place {
     pub tables: Tables,
     pub look_ups: LookUps,
     pub writer: Writer,
-    /// The organization of a course.
+    /// The organization of a course, and of some.
     pub organization: Statement,
+    pub organizations_of: Statement,
     /// The organizations of all courses, while they are few.
     pub organizations: Statement,
     /// Assets of one organization with the given ids or keys.
@@ -146,6 +147,7 @@ impl Place {
             look_ups: LookUps::new(&tables),
             writer,
             organization: statements.organization(),
+            organizations_of: statements.organizations_of(),
             organizations: statements.organizations(),
             assets: statements.assets(),
             find_by_key: find_by_key(assets),
@@ -176,6 +178,18 @@ impl Statements<'_> {
             course.sql_name,
             group.sql_name,
             course.type_of("id"),
+        ))
+    }
+
+    fn organizations_of(&self) -> Statement {
+        let (course, group) = (&self.tables.course, &self.tables.group);
+        Statement::new(format!(
+            "SELECT u.n, o.organization_id::pg_catalog.text
+             FROM pg_catalog.unnest($1::{}[]) WITH ORDINALITY u(id, n)
+             CROSS JOIN LATERAL (SELECT g.organization_id FROM {} c JOIN {} g ON g.id = c.group_id WHERE c.id = u.id LIMIT 1) o",
+            course.type_of("id"),
+            course.sql_name,
+            group.sql_name
         ))
     }
 
