@@ -30,6 +30,9 @@ pub struct Known<'r> {
     /// Ids that this slice gave to assets of its own making.
     created: HashSet<AssetId>,
     makes_ids: bool,
+    /// An item with a reserved id is taken to have no asset yet. Where another session has made one meanwhile, the unique
+    /// constraint says so.
+    pub trusts_reservations: bool,
 }
 
 impl<'r> Known<'r> {
@@ -41,6 +44,7 @@ impl<'r> Known<'r> {
             keyed,
             created: HashSet::new(),
             makes_ids,
+            trusts_reservations: false,
         }
     }
 
@@ -231,6 +235,7 @@ impl LookUps {
                 ))
             })
             .filter(|(organization, id)| known.by_id.is_empty() || !known.by_id.contains_key(&hash(organization, id)))
+            .filter(|(_, id)| !known.trusts_reservations || !reserved::is_waiting(*id))
             .collect();
         if ids.is_empty() {
             return;
@@ -280,7 +285,12 @@ impl LookUps {
                 .asset_id
                 .and_then(|id| known.by_id.get(&hash(organization, &id)))
                 .is_some_and(|stored| stored.key == Some(key));
-            if !settled_by_id && asked.insert(key) && known.planned.get(organization, &media.canonical_key).is_none() {
+            let is_reserved = known.trusts_reservations && media.asset_id.is_some_and(|id| reserved::is_for(id, key));
+            if !settled_by_id
+                && !is_reserved
+                && asked.insert(key)
+                && known.planned.get(organization, &media.canonical_key).is_none()
+            {
                 match known_keys.map_or(Knowledge::Unknown, |known_keys| known_keys.of(key)) {
                     Knowledge::Exists(found) => drop(known.by_key.insert(key, found)),
                     Knowledge::Missing => {}

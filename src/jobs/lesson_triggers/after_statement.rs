@@ -156,7 +156,7 @@ fn settle(place: &Place, statement: &mut Statement, written: &[Written]) {
     let mut tries = 0;
     loop {
         let outcome = in_own_context(|| {
-            in_subtransaction(|| place.home(|connection| attempt(connection, place, statement, written)))
+            in_subtransaction(|| place.home(|connection| attempt(connection, place, statement, written, tries == 0)))
         });
         let failure = match outcome {
             Ok(Ok(decisions)) => return record(decisions),
@@ -220,6 +220,7 @@ fn attempt(
     place: &Place,
     statement: &mut Statement,
     written: &[Written],
+    is_first: bool,
 ) -> Result<Vec<Decision>, Stale> {
     let ids: Vec<String> = written.iter().map(|row| row.id.clone()).collect();
     let is_final = statement.rows_are_final && written.iter().all(|row| row.now.is_some());
@@ -233,6 +234,7 @@ fn attempt(
     let (planned, keyed) = (KeySet::default(), KeyedRows::default());
     let mut items = items_of_lessons(&lessons);
     let mut known = Known::new(&planned, &keyed, true);
+    known.trusts_reservations = is_first;
     let usages = usages_of(connection, place, &ids);
     if is_final && place.writer.usages_keep_assets() {
         trust_untouched(written, &lessons, &items, &usages, &mut known);

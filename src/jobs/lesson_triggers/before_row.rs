@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use media_assets_core::jobs::lesson::{decide, AssetId, Normalized, Outcome, Slot};
+use media_assets_core::jobs::lesson::{decide, normalize, AssetId, Normalized, Outcome, Slot};
 use media_assets_core::json::Json;
 
 use super::hints::Hints;
@@ -266,13 +266,23 @@ fn create_assets(connection: &Connection, place: &Place, decided: &mut Decided) 
     })
 }
 
-/// Whether an UPDATE leaves an item with an `assetId` as it was. It is not decided again here: the statement trigger looks
+/// Whether an element stood for the same medium, with the same `assetId`.
+fn is_same_medium(item: &Item, old: JsonbRef<'static>) -> bool {
+    match (normalize(item.slot, Some(old)), &item.normalized) {
+        (Normalized::Eligible(old), Normalized::Eligible(new)) => {
+            old.asset_id == new.asset_id && old.canonical_key == new.canonical_key
+        }
+        _ => false,
+    }
+}
+
+/// Whether an UPDATE leaves an item with an `assetId` as it was, as far as its asset goes. It is not decided again here: the statement trigger looks
 /// at all items of a lesson whose media have changed.
 fn is_untouched(item: &Item, old: &Lesson, new: &Lesson) -> bool {
     let element = |lesson: &Lesson| element(lesson, item.slot, item.position);
     item.normalized.asset_id().is_some()
         && match (element(old), element(new)) {
-            (Some(old), Some(new)) => old.same_container(new),
+            (Some(old), Some(new)) => old.same_container(new) || is_same_medium(item, old),
             _ => false,
         }
 }

@@ -16,9 +16,9 @@ use crate::postgres::spi::{Connection, Mode, Rows};
 const FIRST_ROWS: u64 = 64;
 /// Keys that are worth reading at once, for each row that the statement has had: reading one costs a small part of what
 /// asking for a row costs.
-const KEYS_FOR_A_ROW: i64 = 16;
-/// What is remembered; about 30 MB.
-const MOST: usize = 250_000;
+const KEYS_FOR_A_ROW: i64 = 32;
+/// What is remembered; about 25 MB.
+const MOST: usize = 400_000;
 
 #[derive(Default)]
 pub struct Hints {
@@ -40,13 +40,17 @@ impl Hints {
             return;
         }
         self.learn_at = rows * 4;
-        let most = (rows as i64 * KEYS_FOR_A_ROW).min(MOST as i64 / 2);
+        let most = (rows as i64 * KEYS_FOR_A_ROW).min(MOST as i64);
         if !self.knows_all_keys {
             let keys = connection.run(&place.keys, Mode::Write, &[(most + 1).into()]);
             if keys.len() as i64 <= most {
                 for row in 0..keys.len() {
-                    if let (Some(organization), Some(id)) = (keys.text(row, 0), keys.uuid(row, 2)) {
-                        self.note(&organization, id, keys.text(row, 1), keys.get(row, 3).unwrap_or(false));
+                    if let (Some(organization), Some(key)) = (keys.text(row, 0), keys.text(row, 1)) {
+                        let found = Found {
+                            id: keys.uuid(row, 2),
+                            has_byte_size: keys.get(row, 3).unwrap_or(false),
+                        };
+                        self.by_key.insert(hash(&organization, key.as_bytes()), found);
                     }
                 }
                 self.knows_all_keys = true;
@@ -96,7 +100,7 @@ impl Hints {
 
     /// Asks for the assets of an organization with these ids and keys.
     pub fn ask(&mut self, connection: &Connection, place: &Place, organization: &str, ids: &[AssetId], keys: &[&str]) {
-        if self.by_key.len().max(self.by_id.len()) > MOST {
+        if self.by_key.len().max(self.by_id.len()) > 2 * MOST {
             self.by_key.clear();
             self.by_id.clear();
             self.knows_all_keys = false;

@@ -34,6 +34,11 @@ pub fn is_for(id: AssetId, key: u128) -> bool {
     RESERVED.with_borrow(|reserved| !reserved.is_empty() && reserved.get(&id) == Some(&key))
 }
 
+/// Whether an id was reserved, for whatever asset.
+pub fn is_waiting(id: AssetId) -> bool {
+    RESERVED.with_borrow(|reserved| !reserved.is_empty() && reserved.contains_key(&id))
+}
+
 pub fn add(id: AssetId, key: u128) {
     RESERVED.with_borrow_mut(|reserved| {
         if reserved.len() < MOST {
