@@ -290,17 +290,23 @@ fn trust_untouched(written: &[Written], lessons: &[Lesson], items: &[Item], usag
         };
         let Some(id) = media.asset_id else { continue };
         if there.contains(&(lesson.id.as_str(), item.slot.name(), item.position, id)) {
-            let before = match item.slot {
-                Slot::Video => before.videos,
-                Slot::Document => before.documents,
+            let element = |videos: Option<Jsonb>, documents: Option<Jsonb>| {
+                let column = match item.slot {
+                    Slot::Video => videos,
+                    Slot::Document => documents,
+                };
+                let position = usize::try_from(item.position).ok()?;
+                column?.value_in_context().at(position)
             };
-            let element = usize::try_from(item.position)
-                .ok()
-                .and_then(|position| before?.value_in_context().at(position));
-            if let Normalized::Eligible(old) = normalize(item.slot, element) {
-                if old.asset_id == media.asset_id && old.canonical_key == media.canonical_key {
-                    known.trust(organization, id, &media.canonical_key);
-                }
+            let old = element(before.videos, before.documents);
+            let now = element(lesson.videos, lesson.documents);
+            let is_same = match (old, now) {
+                (Some(old), Some(now)) if old.same_container(now) => true,
+                _ => matches!(normalize(item.slot, old), Normalized::Eligible(old)
+                    if old.asset_id == media.asset_id && old.canonical_key == media.canonical_key),
+            };
+            if is_same {
+                known.trust(organization, id, &media.canonical_key);
             }
         }
     }

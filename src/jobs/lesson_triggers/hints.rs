@@ -16,7 +16,7 @@ use crate::postgres::spi::{Connection, Mode, Rows};
 const FIRST_ROWS: u64 = 64;
 /// Keys that are worth reading at once, for each row that the statement has had: reading one costs a small part of what
 /// asking for a row costs.
-const KEYS_FOR_A_ROW: i64 = 32;
+const KEYS_FOR_A_ROW: i64 = 64;
 /// What is remembered; about 25 MB.
 const MOST: usize = 400_000;
 
