@@ -10,7 +10,7 @@ use crate::engine::relation::Relation;
 use crate::engine::STEADY_PLANS;
 use crate::error::Result;
 use crate::jobs::asset_tables::{self, Found, Tables};
-use crate::jobs::lesson_assets::known::{find_by_key, has_size, LookUps};
+use crate::jobs::lesson_assets::known::{has_size, LookUps};
 use crate::jobs::lesson_assets::write::Writer;
 use crate::postgres::invalidation;
 use crate::postgres::settings_level::SettingsLevel;
@@ -34,7 +34,6 @@ pub struct Place {
     pub organizations: Statement,
     /// Assets of one organization with the given ids or keys.
     pub assets: Statement,
-    pub find_by_key: Statement,
     /// All keys, while they are few.
     pub keys: Statement,
     /// Lessons as they are now.
@@ -150,7 +149,6 @@ impl Place {
             organizations_of: statements.organizations_of(),
             organizations: statements.organizations(),
             assets: statements.assets(),
-            find_by_key: find_by_key(assets),
             keys: statements.keys(),
             lessons: statements.lessons(),
             usages: statements.usages(),
