@@ -3,6 +3,7 @@
 mod identity;
 mod keys;
 mod lesson;
+mod lesson_triggers;
 mod report;
 mod runs;
 mod tables;

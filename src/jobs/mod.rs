@@ -4,6 +4,7 @@ pub mod asset_keys;
 pub mod asset_tables;
 pub mod keys_program;
 pub mod lesson_assets;
+pub mod lesson_triggers;
 pub mod table_ddl;
 #[cfg(feature = "tiny_job")]
 pub mod tiny;

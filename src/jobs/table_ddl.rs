@@ -18,7 +18,7 @@ pub struct Step {
 }
 
 impl Step {
-    fn new(relation: &str, ddl: impl Into<String>) -> Self {
+    pub fn new(relation: &str, ddl: impl Into<String>) -> Self {
         Step {
             relation: relation.to_owned(),
             ddl: ddl.into(),

@@ -22,6 +22,7 @@ pub struct Scope {
 }
 
 /// A lesson as it was read. The media are borrowed from the slice's memory.
+#[derive(Default)]
 pub struct Lesson {
     pub id: String,
     pub organization: Option<String>,

@@ -114,7 +114,7 @@ pub fn decisions(decided: &Decided, level: LogDecisions, decisions: &mut Vec<Dec
                 position: Some(item.position),
                 outcome,
                 action,
-                reason,
+                reason: reason.map(Into::into),
             });
         }
     }

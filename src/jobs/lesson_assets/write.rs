@@ -175,7 +175,7 @@ impl Writer {
     }
 
     /// Keeps the reused assets that get a usage from being deleted meanwhile.
-    fn share(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+    pub fn share(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
         let Some(share_assets) = &self.share_assets else {
             return Ok(());
         };
@@ -204,7 +204,11 @@ impl Writer {
     }
 
     /// Gives the ids that a trigger of the user's replaced, by ours.
-    fn create_assets(&self, connection: &Connection, decided: &Decided) -> Result<HashMap<AssetId, AssetId>, Stale> {
+    pub fn create_assets(
+        &self,
+        connection: &Connection,
+        decided: &Decided,
+    ) -> Result<HashMap<AssetId, AssetId>, Stale> {
         let mut new: Vec<(&str, &Media<'static, JsonbRef<'static>>, AssetId)> = decided
             .creating
             .iter()
@@ -268,7 +272,7 @@ impl Writer {
     }
 
     /// Gives the new usages' ids, each with its asset.
-    fn create_usages(&self, connection: &Connection, decided: &Decided) -> Result<Vec<(UsageId, AssetId)>, Stale> {
+    pub fn create_usages(&self, connection: &Connection, decided: &Decided) -> Result<Vec<(UsageId, AssetId)>, Stale> {
         let new: Vec<(&Item, AssetId)> = decided
             .items
             .iter()
@@ -309,7 +313,7 @@ impl Writer {
     }
 
     /// Gives the new columns of the lessons that were patched.
-    fn patch(&self, connection: &Connection, decided: &Decided) -> Result<Patched, Stale> {
+    pub fn patch(&self, connection: &Connection, decided: &Decided) -> Result<Patched, Stale> {
         let mut all = Patched::new();
         for (index, (lesson, items)) in decided.each_lesson().enumerate() {
             let patched = |slot, column: Option<Jsonb>| {
@@ -370,6 +374,26 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Whether a foreign key keeps an asset with a usage from going.
+    pub fn usages_keep_assets(&self) -> bool {
+        self.share_assets.is_none()
+    }
+
+    /// Writes the media columns of one lesson that are given.
+    pub fn set_media(&self, connection: &Connection, id: &str, videos: Option<Jsonb>, documents: Option<Jsonb>) {
+        for (statement, column) in [(&self.update_videos, videos), (&self.update_documents, documents)] {
+            if let Some(column) = column {
+                let parameters = [
+                    arrays::ids(self.ids_are_uuids, std::iter::once(Some(id))).into(),
+                    arrays::jsonb(std::iter::once(Some(column.datum()))).into(),
+                ];
+                connection.run(statement, Mode::Write, &parameters);
+            }
+        }
+    }
+}
+
 fn expect(rows: usize, wanted: usize) -> Result<(), Stale> {
     if rows == wanted {
         Ok(())
@@ -378,7 +402,7 @@ fn expect(rows: usize, wanted: usize) -> Result<(), Stale> {
     }
 }
 
-fn asset_of(item: &Item) -> Option<AssetId> {
+pub fn asset_of(item: &Item) -> Option<AssetId> {
     match item.outcome {
         Outcome::Eligible { asset, .. } => asset.id,
         Outcome::Skipped(_) => None,

@@ -349,7 +349,7 @@ impl Job for Undo {
                 position: element.position,
                 outcome,
                 action,
-                reason: fate.reason(),
+                reason: fate.reason().map(Into::into),
             });
         }
     }
