@@ -46,9 +46,16 @@ pub fn dry_undo(session: &mut Session, run_id: i64) -> Counters {
     assert!(session.is_true("SELECT pg_current_xact_id_if_assigned() IS NULL"));
     session.run("COMMIT");
     for (name, value) in &explained.0 {
-        assert_eq!(*value, Some(counters.get(name)), "{name} of explain_undo and {counters:?}");
+        assert_eq!(
+            *value,
+            Some(counters.get(name)),
+            "{name} of explain_undo and {counters:?}"
+        );
     }
-    assert_eq!(counters.0.iter().find(|(name, _)| name == "undo_run_id"), Some(&("undo_run_id".to_owned(), None)));
+    assert_eq!(
+        counters.0.iter().find(|(name, _)| name == "undo_run_id"),
+        Some(&("undo_run_id".to_owned(), None))
+    );
     counters
 }
 
@@ -56,7 +63,11 @@ pub fn dry_undo(session: &mut Session, run_id: i64) -> Counters {
 pub fn undo(session: &mut Session, run_id: i64) -> Counters {
     let dry = dry_undo(session, run_id);
     let executed = session.counters(&format!("SELECT * FROM undo_backfill({run_id}, true)"));
-    assert_eq!(same_work(&dry), same_work(&executed), "dry undo = executed undo of run {run_id}");
+    assert_eq!(
+        same_work(&dry),
+        same_work(&executed),
+        "dry undo = executed undo of run {run_id}"
+    );
     assert_eq!(dry.get("batches"), executed.get("batches"));
     executed
 }
@@ -98,7 +109,7 @@ impl Background {
         }
     }
 
-    /// Waits until it stands at the gate of [`close_gate`].
+    /// Waits until it stands at the gate of [`close_gate`]. `session` is a superuser's: others are not told.
     pub fn wait_at_gate(&self, session: &mut Session) {
         session.wait_until(&format!(
             "SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = {} AND wait_event = 'PgSleep'",
@@ -155,7 +166,8 @@ pub fn remove_gate(session: &mut Session) {
     session.run("DROP TABLE gate; DROP FUNCTION wait_at_gate CASCADE");
 }
 
-/// A run of `role` over lessons one by one that was ended by force at lesson number `at`. Gives its id.
+/// A run of `role` over lessons one by one that was ended by force at lesson number `at`. Gives its id. `session` is a
+/// superuser's, and sees the lessons.
 pub fn interrupted(database: &Database, role: Option<&Role>, session: &mut Session, at: u32) -> i64 {
     close_gate(session, &Application::default().lesson(at));
     let run = Background::start(

@@ -13,6 +13,8 @@ pub struct Standby {
     programs: PathBuf,
     folder: PathBuf,
     port: u16,
+    /// Options of its start, as pg_ctl takes them.
+    options: String,
     server: Server,
 }
 
@@ -52,6 +54,7 @@ impl Standby {
             programs,
             folder,
             port,
+            options: format!("-p {port} -c shared_buffers=32MB -c hot_standby=on{limits}"),
             server: server.clone(),
         };
         let folder = standby.folder.display().to_string();
@@ -62,11 +65,40 @@ impl Standby {
             "'{}/pg_basebackup' -h '{host}' -p {primary_port} -U '{user}' -D '{folder}' -R -X stream -c fast --no-sync",
             standby.programs.display()
         ));
-        standby.shell(&format!(
-            "'{}/pg_ctl' -D '{folder}' -w -t 60 -l '{folder}/standby.log' -o \"-p {port} -c shared_buffers=32MB -c hot_standby=on{limits}\" start",
-            standby.programs.display()
-        ));
+        standby.start();
         standby
+    }
+
+    fn start(&self) {
+        let folder = self.folder.display();
+        self.shell(&format!(
+            "'{}/pg_ctl' -D '{folder}' -w -t 60 -l '{folder}/standby.log' -o \"{}\" start",
+            self.programs.display(),
+            self.options
+        ));
+    }
+
+    /// Makes it a server of its own, which a test may crash. Gives its copy of `database`.
+    pub fn promote(&self, database: &Database) -> Database {
+        self.session(database).run("SELECT pg_promote()");
+        let host = |config: &postgres::Config| config.get_hosts().first().cloned();
+        let mut server = self.server.clone();
+        server.config = rebuild_with_port(&server.config, host(&server.config), self.port);
+        Database {
+            config: rebuild_with_port(&database.config, host(&database.config), self.port),
+            name: database.name.clone(),
+            server,
+        }
+    }
+
+    /// Stops it as a power failure would, and starts it again.
+    pub fn crash(&self) {
+        self.shell(&format!(
+            "'{}/pg_ctl' -D '{}' -m immediate -w -t 60 stop",
+            self.programs.display(),
+            self.folder.display()
+        ));
+        self.start();
     }
 
     /// A session on the standby in this database, once the standby has all that the primary has now.

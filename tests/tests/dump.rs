@@ -7,7 +7,15 @@ use media_assets_tests::runs::{interrupted, last_run, state, undo};
 use media_assets_tests::{each_server, unique, Application, Database, Role, Row, Server, Session};
 
 const EXECUTE: &str = "SELECT * FROM backfill_lesson_assets(execute => true)";
-const LEDGER: [&str; 7] = ["runs", "ranges", "requests", "decisions", "changes", "quarantine", "waits"];
+const LEDGER: [&str; 7] = [
+    "runs",
+    "ranges",
+    "requests",
+    "decisions",
+    "changes",
+    "quarantine",
+    "waits",
+];
 
 /// A program of the server's, with options that lead to `database` as `user`.
 fn program(server: &Server, name: &str, database: &Database, user: &str) -> Command {
@@ -23,7 +31,11 @@ fn program(server: &Server, name: &str, database: &Database, user: &str) -> Comm
 
 fn succeed(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Copies `from` into `to` with the server's programs, acting as `user`.
@@ -75,13 +87,17 @@ fn runs_survive_a_dump_and_go_on_after_the_restore() {
             application.add_uploads(&mut session, 1, 20);
             application.add_lesson(&mut session, 21, "[null, {\"type\": \"upload\"}]");
             let start = contents(&mut session);
-            let first = session.counters("SELECT * FROM backfill_lesson_assets(3, true, max_lessons => 5)").get("run_id");
+            let first = session
+                .counters("SELECT * FROM backfill_lesson_assets(3, true, max_lessons => 5)")
+                .get("run_id");
             let between = contents(&mut session);
-            let second = interrupted(&database, Some(&owner), &mut session, 12);
+            let second = interrupted(&database, Some(&owner), &mut database.session(), 12);
             let before = (contents(&mut session), ledger(&mut session));
 
             let target = server.empty_database();
-            server.maintenance().run(&format!("ALTER DATABASE {} OWNER TO {}", target.name, owner.name));
+            server
+                .maintenance()
+                .run(&format!("ALTER DATABASE {} OWNER TO {}", target.name, owner.name));
             let user = if by_superuser { "postgres" } else { owner.name.as_str() };
             dump_and_restore(server, &database, &target, user, parallel);
             let mut restored = target.session();
@@ -91,7 +107,9 @@ fn runs_survive_a_dump_and_go_on_after_the_restore() {
             restored.run("SET media_assets.progress = off");
             assert_eq!(state(&mut restored, first), "finished");
             assert_eq!(state(&mut restored, second), "interrupted");
-            assert!(restored.text(&format!("SELECT backfill_report({first})")).contains("assets_created"));
+            assert!(restored
+                .text(&format!("SELECT backfill_report({first})"))
+                .contains("assets_created"));
             restored.run(&format!("CALL resume_backfill({second})"));
             assert_eq!(state(&mut restored, second), "finished");
             assert_items_are_settled(&mut restored);
@@ -130,7 +148,9 @@ fn the_extension_lives_in_a_schema_of_its_own() {
         session.fails("0A000", "ALTER EXTENSION media_assets SET SCHEMA public");
 
         let target = server.empty_database();
-        server.maintenance().run(&format!("ALTER DATABASE {} OWNER TO {}", target.name, owner.name));
+        server
+            .maintenance()
+            .run(&format!("ALTER DATABASE {} OWNER TO {}", target.name, owner.name));
         dump_and_restore(server, &database, &target, &owner.name, false);
         let mut restored = target.session_as(&owner);
         restored.run("SET media_assets.progress = off");
@@ -175,15 +195,21 @@ fn dropping_the_extension_leaves_the_tables() {
         session.run(EXECUTE);
         let before = contents(&mut session);
         let error = session.fails("2BP01", "DROP EXTENSION media_assets");
-        assert!(error.detail().is_some_and(|detail| detail.contains("trigger")), "{error:?}");
+        assert!(
+            error.detail().is_some_and(|detail| detail.contains("trigger")),
+            "{error:?}"
+        );
         session.run("DROP EXTENSION media_assets CASCADE");
         assert_eq!(before, contents(&mut session));
-        let left = "SELECT count(*) FROM pg_class WHERE relname LIKE 'backfill%' AND relnamespace = 'public'::regnamespace";
+        let left =
+            "SELECT count(*) FROM pg_class WHERE relname LIKE 'backfill%' AND relnamespace = 'public'::regnamespace";
         assert_eq!(session.number(left), 0);
         application.add_asset(&mut session, 1, 1, "without us");
         session.run("CREATE EXTENSION media_assets");
         session.run("SELECT * FROM prepare_asset_tables(true)");
-        session.counters(EXECUTE).expect(&[("assets_created", 0), ("errors", 0)]);
+        session
+            .counters(EXECUTE)
+            .expect(&[("assets_created", 0), ("errors", 0)]);
         assert_eq!(last_run(&mut session), 1);
     });
 }

@@ -6,7 +6,15 @@ use media_assets_tests::{each_server, literal, Application, Counters, Database, 
 
 const DRY: &str = "SELECT * FROM backfill_lesson_assets()";
 const EXECUTE: &str = "SELECT * FROM backfill_lesson_assets(execute => true)";
-const LEDGER: [&str; 7] = ["runs", "ranges", "requests", "decisions", "changes", "quarantine", "waits"];
+const LEDGER: [&str; 7] = [
+    "runs",
+    "ranges",
+    "requests",
+    "decisions",
+    "changes",
+    "quarantine",
+    "waits",
+];
 
 fn with_lessons(server: &Server, lessons: u32) -> (Database, Session, Application) {
     let database = server.database();
@@ -32,12 +40,22 @@ fn stored_counters(session: &mut Session, run_id: i64) -> Vec<(String, Option<i6
              WHERE run_id = {run_id} GROUP BY v.place, v.name ORDER BY v.place"
         ))
         .into_iter()
-        .map(|row| (row[0].clone().expect("a name"), row[1].as_ref().map(|value| value.parse().expect("a number"))))
+        .map(|row| {
+            (
+                row[0].clone().expect("a name"),
+                row[1].as_ref().map(|value| value.parse().expect("a number")),
+            )
+        })
         .collect()
 }
 
 fn assert_stored(session: &mut Session, counters: &Counters) {
-    let run_id = counters.0.iter().find(|(name, _)| name.ends_with("run_id")).and_then(|(_, id)| *id).expect("a run");
+    let run_id = counters
+        .0
+        .iter()
+        .find(|(name, _)| name.ends_with("run_id"))
+        .and_then(|(_, id)| *id)
+        .expect("a run");
     let stored = stored_counters(session, run_id);
     assert!(stored.len() > 4);
     for (name, value) in &stored {
@@ -79,13 +97,19 @@ fn every_executing_run_has_its_row_and_a_dry_run_none() {
             assert_eq!(value, Some(lessons.get(&name)), "{name} of the procedure");
         }
         let rows = session.rows("SELECT job, mode, state, run_by = current_user, application_name, batch, finished_at >= started_at, options FROM backfill_runs ORDER BY run_id");
-        let rows: Vec<String> = rows.iter().map(|row| row.iter().flatten().cloned().collect::<Vec<_>>().join("|")).collect();
+        let rows: Vec<String> = rows
+            .iter()
+            .map(|row| row.iter().flatten().cloned().collect::<Vec<_>>().join("|"))
+            .collect();
         assert_eq!(
             rows,
             [
                 "lesson_assets|function|finished|t|the tool|7|t|{}".to_owned(),
                 "asset_keys|function|finished|t|the tool|7|t|{\"refresh\": \"true\"}".to_owned(),
-                format!("undo|function|finished|t|the tool|500|t|{{\"run_id\": \"{}\"}}", lessons.get("run_id")),
+                format!(
+                    "undo|function|finished|t|the tool|500|t|{{\"run_id\": \"{}\"}}",
+                    lessons.get("run_id")
+                ),
                 "lesson_assets|procedure|finished|t|the tool|7|t|{}".to_owned(),
             ]
         );
@@ -121,7 +145,11 @@ fn a_function_that_is_rolled_back_leaves_no_run() {
 fn decisions_are_kept_as_far_as_the_settings_say() {
     each_server(|server| {
         let (_database, mut session, application) = with_lessons(server, 10);
-        application.add_lesson(&mut session, 11, "[null, {\"type\": \"upload\"}, {\"type\": \"youtube\"}, 7]");
+        application.add_lesson(
+            &mut session,
+            11,
+            "[null, {\"type\": \"upload\"}, {\"type\": \"youtube\"}, 7]",
+        );
         let kept = |session: &mut Session, settings: &str| -> Vec<String> {
             session.run(&format!("BEGIN; {settings}"));
             let run_id = session.counters(EXECUTE).get("run_id");
@@ -135,17 +163,34 @@ fn decisions_are_kept_as_far_as_the_settings_say() {
         let with = |first: &'static str| [&[first][..], &skipped[..]].concat();
         assert!(kept(&mut session, "SET LOCAL media_assets.log_decisions = 'none'").is_empty());
         assert_eq!(kept(&mut session, ""), skipped);
-        assert_eq!(kept(&mut session, "SET LOCAL media_assets.log_decisions = 'skipped'"), skipped);
-        assert_eq!(kept(&mut session, "SET LOCAL media_assets.log_decisions = 'changed'"), with("eligible create 10"));
+        assert_eq!(
+            kept(&mut session, "SET LOCAL media_assets.log_decisions = 'skipped'"),
+            skipped
+        );
+        assert_eq!(
+            kept(&mut session, "SET LOCAL media_assets.log_decisions = 'changed'"),
+            with("eligible create 10")
+        );
         session.run(EXECUTE);
-        assert_eq!(kept(&mut session, "SET LOCAL media_assets.log_decisions = 'changed'"), skipped);
-        assert_eq!(kept(&mut session, "SET LOCAL media_assets.log_decisions = 'all'"), with("eligible reuse_asset_id 10"));
+        assert_eq!(
+            kept(&mut session, "SET LOCAL media_assets.log_decisions = 'changed'"),
+            skipped
+        );
+        assert_eq!(
+            kept(&mut session, "SET LOCAL media_assets.log_decisions = 'all'"),
+            with("eligible reuse_asset_id 10")
+        );
         for limit in [0, 3, 13, 14] {
-            let settings = format!("SET LOCAL media_assets.log_decisions = 'all'; SET LOCAL media_assets.log_decisions_limit = {limit}");
+            let settings = format!(
+                "SET LOCAL media_assets.log_decisions = 'all'; SET LOCAL media_assets.log_decisions_limit = {limit}"
+            );
             session.run(&format!("BEGIN; {settings}"));
             let run = session.counters("SELECT * FROM backfill_lesson_assets(2, true)");
             run.expect(&[("media_items_eligible", 10), ("skipped_malformed", 2)]);
-            let rows = session.number(&format!("SELECT count(*) FROM backfill_decisions WHERE run_id = {}", run.get("run_id")));
+            let rows = session.number(&format!(
+                "SELECT count(*) FROM backfill_decisions WHERE run_id = {}",
+                run.get("run_id")
+            ));
             session.run("ROLLBACK");
             assert_eq!(rows, limit.min(14));
         }
@@ -154,7 +199,15 @@ fn decisions_are_kept_as_far_as_the_settings_say() {
             application.lesson(11)
         ));
         assert_eq!(places.len(), 4);
-        assert_eq!(places[1], [Some("t".into()), Some("lesson_video".into()), Some("1".into()), Some("missing_key".into())]);
+        assert_eq!(
+            places[1],
+            [
+                Some("t".into()),
+                Some("lesson_video".into()),
+                Some("1".into()),
+                Some("missing_key".into())
+            ]
+        );
     });
 }
 
@@ -201,7 +254,9 @@ fn pruning_takes_runs_that_ended_long_ago_and_all_that_belongs_to_them() {
         let first = session.counters(EXECUTE).get("run_id");
         let second = session.counters(EXECUTE).get("run_id");
         assert_eq!(session.number("SELECT prune_backfill_runs('1 day')"), 0);
-        session.run(&format!("UPDATE backfill_runs SET finished_at = now() - interval '40 days' WHERE run_id = {first}"));
+        session.run(&format!(
+            "UPDATE backfill_runs SET finished_at = now() - interval '40 days' WHERE run_id = {first}"
+        ));
         assert_eq!(session.number("SELECT prune_backfill_runs('41 days')"), 0);
         assert_eq!(session.number("SELECT prune_backfill_runs('39 days')"), 1);
         for table in LEDGER {
@@ -212,7 +267,9 @@ fn pruning_takes_runs_that_ended_long_ago_and_all_that_belongs_to_them() {
         session.fails_with_hint("42704", &format!("SELECT * FROM undo_backfill({first}, true)"));
         session.fails_with_hint("22023", "SELECT prune_backfill_runs(NULL)");
         // what is running stays, however old
-        session.run("UPDATE backfill_runs SET state = 'running', started_at = now() - interval '1 year', finished_at = NULL");
+        session.run(
+            "UPDATE backfill_runs SET state = 'running', started_at = now() - interval '1 year', finished_at = NULL",
+        );
         assert_eq!(session.number("SELECT prune_backfill_runs('1 day')"), 0);
     });
 }
@@ -238,8 +295,13 @@ fn a_run_goes_on_with_its_own_relations_under_another_search_path() {
         session.run(&format!("SELECT pause_backfill({run_id})"));
         open_gate(&mut session);
         run.finish();
-        let relations = session.rows(&format!("SELECT key, value FROM backfill_runs, jsonb_each_text(relations) WHERE run_id = {run_id} ORDER BY 1"));
-        let relations: Vec<String> = relations.iter().map(|row| row.iter().flatten().cloned().collect::<Vec<_>>().join(" ")).collect();
+        let relations = session.rows(&format!(
+            "SELECT key, value FROM backfill_runs, jsonb_each_text(relations) WHERE run_id = {run_id} ORDER BY 1"
+        ));
+        let relations: Vec<String> = relations
+            .iter()
+            .map(|row| row.iter().flatten().cloned().collect::<Vec<_>>().join(" "))
+            .collect();
         let school = "\"The \"\"School\"\"\".";
         assert_eq!(
             relations,
@@ -318,7 +380,10 @@ fn operators_and_functions_of_an_attacker_do_not_run_as_the_owner() {
             caller.run(&call);
         }
         let ran = session.rows("SELECT who, string_agg(DISTINCT what, ' ') FROM attack.ran GROUP BY 1");
-        let others: Vec<_> = ran.iter().filter(|row| row[0].as_deref() != Some(role.name.as_str())).collect();
+        let others: Vec<_> = ran
+            .iter()
+            .filter(|row| row[0].as_deref() != Some(role.name.as_str()))
+            .collect();
         assert_eq!(ran.len(), 1, "the caller's own rights are all that there was: {ran:?}");
         assert!(others.is_empty(), "an attacker's code ran as somebody else: {others:?}");
         assert_eq!(session.number("SELECT count(*) FROM attack.backfill_runs"), 0);
@@ -364,6 +429,9 @@ fn nothing_that_sql_can_call_writes_the_ledger_as_it_is_told() {
         let hostile = literal("'); DELETE FROM backfill_runs; --");
         session.run(&format!("SET application_name = {hostile}"));
         session.run(EXECUTE);
-        assert_eq!(session.text("SELECT application_name FROM backfill_runs"), "'); DELETE FROM backfill_runs; --");
+        assert_eq!(
+            session.text("SELECT application_name FROM backfill_runs"),
+            "'); DELETE FROM backfill_runs; --"
+        );
     });
 }

@@ -43,7 +43,10 @@ fn media_bytes(session: &mut Session) -> Vec<media_assets_tests::Row> {
 
 /// The videos of lesson `number`.
 fn videos(session: &mut Session, application: &Application, number: u32) -> String {
-    session.text(&format!("SELECT videos FROM lesson WHERE id = {}", literal(&application.lesson(number))))
+    session.text(&format!(
+        "SELECT videos FROM lesson WHERE id = {}",
+        literal(&application.lesson(number))
+    ))
 }
 
 fn count(session: &mut Session, table: &str) -> i64 {
@@ -88,9 +91,15 @@ fn execute_and_undo_leave_every_row_as_it_was() {
             // the same by the procedures
             session.run(&format!("CALL run_backfill('lesson_assets', {batch}, true)"));
             let run_id = last_run(&mut session);
-            session.run(&format!("CALL run_backfill('undo', {batch}, true, '{{\"run_id\": {run_id}}}')"));
+            session.run(&format!(
+                "CALL run_backfill('undo', {batch}, true, '{{\"run_id\": {run_id}}}')"
+            ));
             assert_eq!(before, contents(&mut session), "undone by the procedure ({about})");
-            assert_eq!(media, media_bytes(&mut session), "byte for byte by the procedure ({about})");
+            assert_eq!(
+                media,
+                media_bytes(&mut session),
+                "byte for byte by the procedure ({about})"
+            );
         }
     });
 }
@@ -130,7 +139,10 @@ fn stale_ids_of_every_kind_come_back_exactly() {
         application.add_lesson(
             &mut session,
             90,
-            &format!("[{{\"type\": \"upload\", \"key\": \"own\", \"assetId\": \"{}\"}}]", application.asset(1).to_uppercase()),
+            &format!(
+                "[{{\"type\": \"upload\", \"key\": \"own\", \"assetId\": \"{}\"}}]",
+                application.asset(1).to_uppercase()
+            ),
         );
         let (before, media) = (contents(&mut session), media_bytes(&mut session));
         let run = session.counters(EXECUTE);
@@ -173,21 +185,44 @@ fn what_somebody_changed_since_is_left_alone() {
              UPDATE lesson SET videos = '{{\"a\": 1}}' WHERE id = {};
              UPDATE lesson SET videos = jsonb_set(videos, '{{0,title}}', '\"edited\"') WHERE id = {};
              UPDATE lesson SET videos = videos #- '{{0,assetId}}' WHERE id = {}",
-            lesson(1), lesson(2), lesson(3), lesson(4), lesson(5), lesson(6), lesson(7)
+            lesson(1),
+            lesson(2),
+            lesson(3),
+            lesson(4),
+            lesson(5),
+            lesson(6),
+            lesson(7)
         ));
-        let others: Vec<String> = (1..=2).map(|number| videos(&mut session, &application, number)).collect();
-        let wanted = [("in_use_by_lesson", 1), ("item_changed", 1), ("item_gone", 3), ("lesson_gone", 1)];
+        let others: Vec<String> = (1..=2)
+            .map(|number| videos(&mut session, &application, number))
+            .collect();
+        let wanted = [
+            ("in_use_by_lesson", 1),
+            ("item_changed", 1),
+            ("item_gone", 3),
+            ("lesson_gone", 1),
+        ];
         let wanted: Vec<_> = wanted.map(|(reason, count)| (reason.to_owned(), count)).into();
         assert_eq!(conflicts(&mut session, run_id), wanted);
         let undone = undo(&mut session, run_id);
         // 7 has lost its assetId already; the asset of 2 is held by the item that moved
-        undone.expect(&[("items_restored", 3), ("already_undone", 1), ("usages_removed", 9), ("assets_removed", 8), ("conflicts", 6)]);
+        undone.expect(&[
+            ("items_restored", 3),
+            ("already_undone", 1),
+            ("usages_removed", 9),
+            ("assets_removed", 8),
+            ("conflicts", 6),
+        ]);
         for (number, other) in (1..).zip(&others) {
             assert_eq!(videos(&mut session, &application, number), *other);
         }
-        assert_eq!(videos(&mut session, &application, 6), "[{\"key\": \"k6\", \"type\": \"upload\", \"title\": \"edited\"}]");
+        assert_eq!(
+            videos(&mut session, &application, 6),
+            "[{\"key\": \"k6\", \"type\": \"upload\", \"title\": \"edited\"}]"
+        );
         assert_eq!(session.text("SELECT storage_key FROM assets"), "k2");
-        let reasons = session.rows("SELECT DISTINCT reason FROM backfill_decisions WHERE action = 'conflict' AND outcome = 'skipped'");
+        let reasons = session
+            .rows("SELECT DISTINCT reason FROM backfill_decisions WHERE action = 'conflict' AND outcome = 'skipped'");
         assert_eq!(reasons.len(), 4, "conflicts are logged: {reasons:?}");
     });
 }
@@ -235,16 +270,46 @@ fn assets_and_usages_that_something_uses_now_stay() {
         let before = session.rows(theirs);
         assert_eq!(before.len(), 10);
         let undone = undo(&mut session, run_id);
-        let kept = session.text("SELECT string_agg(substr(storage_key, 2), ',' ORDER BY substr(storage_key, 2)::int) FROM assets");
+        let kept = session
+            .text("SELECT string_agg(substr(storage_key, 2), ',' ORDER BY substr(storage_key, 2)::int) FROM assets");
         assert_eq!(kept, "1,2,3,5,6,9,10");
         assert_eq!(before, session.rows(theirs), "what is theirs is as it was");
-        undone.expect(&[("items_restored", 12), ("usages_removed", 9), ("assets_removed", 5), ("already_undone", 1), ("errors", 0)]);
+        undone.expect(&[
+            ("items_restored", 12),
+            ("usages_removed", 9),
+            ("assets_removed", 5),
+            ("already_undone", 1),
+            ("errors", 0),
+        ]);
         // once they let go, the rest goes
         session.run("TRUNCATE cover, poster, pair, usage_note; DELETE FROM asset_usages WHERE target_type <> 'lesson'; UPDATE asset_usages SET poster_id = NULL");
-        session.run(&format!("DELETE FROM lesson WHERE id IN ({}, {})", literal(&application.lesson(100)), literal(&application.lesson(101))));
+        session.run(&format!(
+            "DELETE FROM lesson WHERE id IN ({}, {})",
+            literal(&application.lesson(100)),
+            literal(&application.lesson(101))
+        ));
         undo(&mut session, run_id).expect(&[("usages_removed", 1)]);
         // the usage that was pointed to k6 is somebody else's
         assert_eq!(session.text("SELECT string_agg(storage_key, ',') FROM assets"), "k6");
+    });
+}
+
+#[test]
+fn a_usage_that_was_moved_is_somebody_elses() {
+    each_server(|server| {
+        let (_database, mut session, application) = with_lessons(server, 6);
+        let run_id = execute(&mut session);
+        session.run(&format!(
+            "UPDATE asset_usages SET position = 1 WHERE target_id = '{}'; UPDATE asset_usages SET slot_type = 'lesson_document' WHERE target_id = '{}';
+             UPDATE asset_usages SET target_type = 'banner' WHERE target_id = '{}'; UPDATE asset_usages SET target_id = 'x' WHERE target_id = '{}'",
+            application.lesson(1), application.lesson(2), application.lesson(3), application.lesson(4)
+        ));
+        let moved = session.rows("SELECT u::text FROM asset_usages u WHERE (position, slot_type, target_type) <> (0, 'lesson_video', 'lesson') OR target_id = 'x' ORDER BY 1");
+        assert_eq!(moved.len(), 4);
+        let wanted = [("in_use_by_usage", 4), ("usage_changed", 4)].map(|(reason, count)| (reason.to_owned(), count));
+        assert_eq!(conflicts(&mut session, run_id), wanted);
+        undo(&mut session, run_id).expect(&[("items_restored", 6), ("usages_removed", 2), ("assets_removed", 2)]);
+        assert_eq!(moved, session.rows("SELECT u::text FROM asset_usages u ORDER BY 1"));
     });
 }
 
@@ -301,7 +366,9 @@ fn tables_with_references_that_cannot_be_seen_are_refused() {
         }
         assert_eq!(before, contents(&mut session));
         session.run("ALTER TABLE cover DISABLE ROW LEVEL SECURITY");
-        caller.counters(&call).expect(&[("assets_removed", 0), ("conflicts", 3)]);
+        caller
+            .counters(&call)
+            .expect(&[("assets_removed", 0), ("conflicts", 3)]);
         assert_eq!(count(&mut session, "cover"), 3);
     });
 }
@@ -312,7 +379,10 @@ fn missing_rights_are_refused_before_anything_is_written() {
         let (database, mut session, _) = with_lessons(server, 3);
         let role = server.role(&database);
         let tables = "lesson, course, \"group\", assets, asset_usages";
-        session.run(&format!("GRANT ALL ON {tables} TO {0}; GRANT USAGE ON SCHEMA public TO {0}", role.name));
+        session.run(&format!(
+            "GRANT ALL ON {tables} TO {0}; GRANT USAGE ON SCHEMA public TO {0}",
+            role.name
+        ));
         let mut caller = database.session_as(&role);
         let run_id = execute(&mut caller);
         let before = contents(&mut session);
@@ -326,11 +396,16 @@ fn missing_rights_are_refused_before_anything_is_written() {
             session.run(&format!("REVOKE {right} ON {table} FROM {}", role.name));
             let error = caller.fails_with_hint("42501", &format!("SELECT * FROM undo_backfill({run_id}, true)"));
             assert!(error.message().contains(table), "{}", error.message());
-            caller.fails_with_hint("42501", &format!("CALL run_backfill('undo', execute => true, options => '{{\"run_id\": {run_id}}}')"));
+            caller.fails_with_hint(
+                "42501",
+                &format!("CALL run_backfill('undo', execute => true, options => '{{\"run_id\": {run_id}}}')"),
+            );
             assert_eq!(before, contents(&mut session), "without {right} on {table}");
             session.run(&format!("GRANT {right} ON {table} TO {}", role.name));
         }
-        caller.counters(&format!("SELECT * FROM undo_backfill({run_id}, true)")).expect(&[("assets_removed", 3)]);
+        caller
+            .counters(&format!("SELECT * FROM undo_backfill({run_id}, true)"))
+            .expect(&[("assets_removed", 3)]);
     });
 }
 
@@ -361,9 +436,20 @@ fn a_deletion_that_a_trigger_refuses_costs_that_value_only() {
         let kept = session.text("SELECT string_agg(storage_key, ',' ORDER BY storage_key) FROM assets");
         assert_eq!(kept, "k3,k4,k5,k77,k9");
         let failures = session.rows("SELECT sqlstate, count(*) FROM backfill_quarantine GROUP BY 1 ORDER BY 1");
-        assert_eq!(failures, [[Some("09000".into()), Some("1".into())], [Some("ZZ001".into()), Some("4".into())]]);
+        assert_eq!(
+            failures,
+            [
+                [Some("09000".into()), Some("1".into())],
+                [Some("ZZ001".into()), Some("4".into())]
+            ]
+        );
         session.run("DROP TRIGGER a ON lesson; DROP TRIGGER a ON asset_usages; DROP TRIGGER a ON assets; DROP TRIGGER b ON assets");
-        undo(&mut session, run_id).expect(&[("items_restored", 1), ("usages_removed", 1), ("assets_removed", 5), ("already_undone", 743)]);
+        undo(&mut session, run_id).expect(&[
+            ("items_restored", 1),
+            ("usages_removed", 1),
+            ("assets_removed", 5),
+            ("already_undone", 743),
+        ]);
         assert_eq!(count(&mut session, "assets") + count(&mut session, "asset_usages"), 0);
     });
 }
@@ -386,14 +472,19 @@ fn what_cannot_be_undone_says_so() {
         assert_eq!(before, contents(&mut session));
         session.run("SET media_assets.log_changes = on");
         let run_id = execute(&mut session);
-        let undo_id = session.counters(&format!("SELECT * FROM undo_backfill({run_id}, true)")).get("undo_run_id");
+        let undo_id = session
+            .counters(&format!("SELECT * FROM undo_backfill({run_id}, true)"))
+            .get("undo_run_id");
         session.fails_with_hint("0A000", &format!("SELECT * FROM undo_backfill({undo_id}, true)"));
         session.fails_with_hint("42704", "SELECT * FROM undo_backfill(NULL)");
         session.fails_with_hint("42704", "SELECT * FROM undo_backfill(987654)");
         session.fails_with_hint("42704", "SELECT * FROM explain_undo(987654)");
         session.fails_with_hint("22023", &format!("SELECT * FROM undo_backfill({run_id}, NULL)"));
         session.fails_with_hint("22023", "CALL run_backfill('undo', execute => true)");
-        session.fails_with_hint("22023", "CALL run_backfill('undo', execute => true, options => '{\"run_id\": \"x\"}')");
+        session.fails_with_hint(
+            "22023",
+            "CALL run_backfill('undo', execute => true, options => '{\"run_id\": \"x\"}')",
+        );
         session.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
         session.fails_with_hint("0A000", &format!("SELECT * FROM undo_backfill({run_id}, true)"));
         // a run whose tables have gone
@@ -422,7 +513,12 @@ fn a_run_that_is_running_is_not_undone_and_an_interrupted_one_is() {
         let (database, mut session, application) = with_lessons(server, 30);
         let before = contents(&mut session);
         close_gate(&mut session, &application.lesson(12));
-        let run = Background::start(&database, None, "SET media_assets.progress = off", "CALL run_backfill('lesson_assets', 1, true)");
+        let run = Background::start(
+            &database,
+            None,
+            "SET media_assets.progress = off",
+            "CALL run_backfill('lesson_assets', 1, true)",
+        );
         run.wait_at_gate(&mut session);
         let run_id = last_run(&mut session);
         let written = contents(&mut session);
@@ -445,6 +541,42 @@ fn a_run_that_is_running_is_not_undone_and_an_interrupted_one_is() {
 }
 
 #[test]
+fn runs_and_undos_that_a_crash_of_the_server_ended_are_undone() {
+    each_server(|server| {
+        let (database, mut session, application) = with_lessons(server, 40);
+        let before = contents(&mut session);
+        let standby = Standby::of(server);
+        let copy = standby.promote(&database);
+        let mut session = copy.session();
+        close_gate(&mut session, &application.lesson(25));
+        let settings = "SET media_assets.progress = off; SET synchronous_commit = on";
+        let run = Background::start(&copy, None, settings, "CALL run_backfill('lesson_assets', 3, true)");
+        run.wait_at_gate(&mut session);
+        let run_id = last_run(&mut session);
+        standby.crash();
+        drop(run);
+        let mut session = copy.session();
+        session.run("SET media_assets.progress = off");
+        remove_gate(&mut session);
+        assert_eq!(state(&mut session, run_id), "interrupted");
+        // and its undo is ended by another crash
+        close_gate(&mut session, &application.lesson(10));
+        let call = format!("CALL run_backfill('undo', 5, true, '{{\"run_id\": {run_id}}}')");
+        let undoing = Background::start(&copy, None, settings, &call);
+        undoing.wait_at_gate(&mut session);
+        let undo_id = last_run(&mut session);
+        standby.crash();
+        drop(undoing);
+        let mut session = copy.session();
+        session.run("SET media_assets.progress = off");
+        remove_gate(&mut session);
+        session.run(&format!("CALL resume_backfill({undo_id})"));
+        assert_eq!(before, contents(&mut session));
+        undo(&mut session, run_id).expect(&[("already_undone", 72), ("conflicts", 0)]);
+    });
+}
+
+#[test]
 fn paused_cancelled_resumed_and_failing_runs_are_undone() {
     each_server(|server| {
         let (database, mut session, application) = with_lessons(server, 40);
@@ -456,9 +588,18 @@ fn paused_cancelled_resumed_and_failing_runs_are_undone() {
             application.lesson(20)
         ));
         let before = contents(&mut session);
-        for (request, resumed) in [("pause_backfill", false), ("cancel_backfill", false), ("pause_backfill", true)] {
+        for (request, resumed) in [
+            ("pause_backfill", false),
+            ("cancel_backfill", false),
+            ("pause_backfill", true),
+        ] {
             close_gate(&mut session, &application.lesson(12));
-            let run = Background::start(&database, None, "SET media_assets.progress = off", "CALL run_backfill('lesson_assets', 1, true)");
+            let run = Background::start(
+                &database,
+                None,
+                "SET media_assets.progress = off",
+                "CALL run_backfill('lesson_assets', 1, true)",
+            );
             run.wait_at_gate(&mut session);
             let run_id = last_run(&mut session);
             assert_eq!(session.text(&format!("SELECT {request}({run_id})")), "requested");
@@ -487,7 +628,13 @@ fn a_run_shared_by_two_sessions_is_undone() {
         session.run("INSERT INTO \"group\" SELECT n, ('0a000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid FROM generate_series(10, 29) n;
                      INSERT INTO course SELECT n, n FROM generate_series(10, 29) n");
         for number in 0..200 {
-            application.add_lesson_of(&mut session, number, 10 + number % 20, r#"[{"type": "upload", "key": "same"}, {"type": "upload", "key": "other", "assetId": 5}]"#, "[]");
+            application.add_lesson_of(
+                &mut session,
+                number,
+                10 + number % 20,
+                r#"[{"type": "upload", "key": "same"}, {"type": "upload", "key": "other", "assetId": 5}]"#,
+                "[]",
+            );
         }
         let before = contents(&mut session);
         close_gate(&mut session, &application.lesson(7));
@@ -496,15 +643,28 @@ fn a_run_shared_by_two_sessions_is_undone() {
         first.wait_at_gate(&mut session);
         let run_id = last_run(&mut session);
         let second = Background::start(&database, None, settings, &format!("CALL join_backfill({run_id})"));
-        session.wait_until(&format!("SELECT count(*) > 0 FROM backfill_requests WHERE run_id = {run_id} AND request = 'join'"));
+        session.wait_until(&format!(
+            "SELECT count(*) > 0 FROM backfill_requests WHERE run_id = {run_id} AND request = 'join'"
+        ));
         open_gate(&mut session);
         first.finish();
         second.finish();
         remove_gate(&mut session);
         assert_eq!(state(&mut session, run_id), "finished");
-        assert!(session.number(&format!("SELECT count(*) FROM backfill_ranges WHERE run_id = {run_id}")) > 1, "it was shared");
-        assert_eq!((count(&mut session, "assets"), count(&mut session, "asset_usages")), (40, 400));
-        undo(&mut session, run_id).expect(&[("items_restored", 400), ("usages_removed", 400), ("assets_removed", 40), ("conflicts", 0)]);
+        assert!(
+            session.number(&format!("SELECT count(*) FROM backfill_ranges WHERE run_id = {run_id}")) > 1,
+            "it was shared"
+        );
+        assert_eq!(
+            (count(&mut session, "assets"), count(&mut session, "asset_usages")),
+            (40, 400)
+        );
+        undo(&mut session, run_id).expect(&[
+            ("items_restored", 400),
+            ("usages_removed", 400),
+            ("assets_removed", 40),
+            ("conflicts", 0),
+        ]);
         assert_eq!(before, contents(&mut session));
     });
 }
@@ -535,8 +695,19 @@ fn an_undo_by_procedure_is_interrupted_and_resumed() {
             "SELECT v.name, sum(v.value) FROM backfill_runs r JOIN backfill_ranges g USING (run_id), unnest(r.counter_names, g.counters) v(name, value)
              WHERE run_id = {undo_id} AND v.value <> 0 GROUP BY 1 ORDER BY 1"
         ));
-        let total: Vec<String> = total.iter().map(|row| row.iter().flatten().cloned().collect::<Vec<_>>().join("=")).collect();
-        assert_eq!(total, ["assets_removed=60", "items_restored=60", "usages_removed=60", "values_scanned=180"]);
+        let total: Vec<String> = total
+            .iter()
+            .map(|row| row.iter().flatten().cloned().collect::<Vec<_>>().join("="))
+            .collect();
+        assert_eq!(
+            total,
+            [
+                "assets_removed=60",
+                "items_restored=60",
+                "usages_removed=60",
+                "values_scanned=180"
+            ]
+        );
     });
 }
 
@@ -545,11 +716,25 @@ fn keys_that_a_run_gave_are_taken_back_and_wrong_ones_return() {
     each_server(|server| {
         let (_database, mut session, application) = with_lessons(server, 0);
         // 1 and 2 have each other's key, 3 has a key of nobody's, 4 has none, 5 is a twin of 4, 6 is right, 7 has no fields for one
-        for (number, key) in [(1, "one"), (2, "two"), (3, "three"), (4, "four"), (5, "four"), (6, "six"), (7, "")] {
+        for (number, key) in [
+            (1, "one"),
+            (2, "two"),
+            (3, "three"),
+            (4, "four"),
+            (5, "four"),
+            (6, "six"),
+            (7, ""),
+        ] {
             session.run("ALTER TABLE assets DISABLE TRIGGER USER");
             application.add_asset(&mut session, number, 1, key);
         }
-        let stored = [(1, "upload:two"), (2, "upload:one"), (3, "upload:wrong"), (6, "upload:six"), (7, "upload:ghost")];
+        let stored = [
+            (1, "upload:two"),
+            (2, "upload:one"),
+            (3, "upload:wrong"),
+            (6, "upload:six"),
+            (7, "upload:ghost"),
+        ];
         for (number, key) in stored {
             session.run(&format!("UPDATE assets SET canonical_key = NULL WHERE id = '{0}'; UPDATE assets SET canonical_key = '{key}' WHERE id = '{0}'", application.asset(number)));
         }
@@ -560,16 +745,23 @@ fn keys_that_a_run_gave_are_taken_back_and_wrong_ones_return() {
         let keyed = contents(&mut session);
         undo(&mut session, run.get("run_id")).expect(&[("keys_restored", 8), ("conflicts", 0), ("errors", 0)]);
         assert_eq!(before, contents(&mut session));
-        assert_eq!(session.text("SELECT phases FROM backfill_runs ORDER BY run_id DESC LIMIT 1"), "{keys_set,keys_released}");
+        assert_eq!(
+            session.text("SELECT phases FROM backfill_runs ORDER BY run_id DESC LIMIT 1"),
+            "{keys_set,keys_released}"
+        );
 
         session.run("CALL run_backfill('asset_keys', 2, true, '{\"refresh\": true}')");
         assert_eq!(keyed, contents(&mut session));
         let run_id = last_run(&mut session);
-        session.run(&format!("CALL run_backfill('undo', 1, true, '{{\"run_id\": {run_id}}}')"));
+        session.run(&format!(
+            "CALL run_backfill('undo', 1, true, '{{\"run_id\": {run_id}}}')"
+        ));
         assert_eq!(before, contents(&mut session));
 
         // a key that was edited, an asset that has gone, and a key that somebody else has by now
-        let run_id = session.counters("SELECT * FROM backfill_asset_keys(2, true, true)").get("run_id");
+        let run_id = session
+            .counters("SELECT * FROM backfill_asset_keys(2, true, true)")
+            .get("run_id");
         session.run(&format!(
             "UPDATE assets SET storage_key = 'four and more' WHERE id = '{}'; DELETE FROM assets WHERE id = '{}';
              {}; UPDATE assets SET storage_key = 'one again' WHERE id = '{}'",
@@ -579,7 +771,10 @@ fn keys_that_a_run_gave_are_taken_back_and_wrong_ones_return() {
             application.asset(1)
         ));
         let wanted = [("asset_gone", 1), ("key_changed", 3), ("key_taken", 1)];
-        assert_eq!(conflicts(&mut session, run_id), wanted.map(|(reason, count)| (reason.to_owned(), count)));
+        assert_eq!(
+            conflicts(&mut session, run_id),
+            wanted.map(|(reason, count)| (reason.to_owned(), count))
+        );
         undo(&mut session, run_id).expect(&[("keys_restored", 3), ("conflicts", 5), ("errors", 0)]);
     });
 }
@@ -596,9 +791,20 @@ fn keys_of_the_first_phase_go_back_when_rows_are_edited_meanwhile() {
         let before = contents(&mut session);
         let run_id = execute(&mut session);
         assert_eq!(session.number("SELECT count(canonical_key) FROM assets"), 5);
-        session.run(&format!("UPDATE assets SET storage_key = 'edited' WHERE id = '{}'", application.asset(5)));
-        undo(&mut session, run_id).expect(&[("keys_restored", 4), ("conflicts", 1), ("usages_removed", 3), ("assets_removed", 0)]);
-        assert_eq!(session.text("SELECT canonical_key FROM assets WHERE canonical_key IS NOT NULL"), "upload:edited");
+        session.run(&format!(
+            "UPDATE assets SET storage_key = 'edited' WHERE id = '{}'",
+            application.asset(5)
+        ));
+        undo(&mut session, run_id).expect(&[
+            ("keys_restored", 4),
+            ("conflicts", 1),
+            ("usages_removed", 3),
+            ("assets_removed", 0),
+        ]);
+        assert_eq!(
+            session.text("SELECT canonical_key FROM assets WHERE canonical_key IS NOT NULL"),
+            "upload:edited"
+        );
         session.run(
             "ALTER TABLE assets DISABLE TRIGGER USER;
              UPDATE assets SET storage_key = 'k5', canonical_key = NULL WHERE storage_key = 'edited'",
@@ -610,11 +816,19 @@ fn keys_of_the_first_phase_go_back_when_rows_are_edited_meanwhile() {
 #[test]
 fn ids_of_other_types_and_tables_behind_views() {
     each_server(|server| {
-        for (lesson_id, usage_id) in [("text", "uuid NOT NULL PRIMARY KEY"), ("bigint", "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"), ("uuid", "bigserial PRIMARY KEY"), ("text", "text PRIMARY KEY DEFAULT md5(random()::text)")] {
+        for (lesson_id, usage_id) in [
+            ("text", "uuid NOT NULL PRIMARY KEY"),
+            ("bigint", "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
+            ("uuid", "bigserial PRIMARY KEY"),
+            ("text", "text PRIMARY KEY DEFAULT md5(random()::text)"),
+        ] {
             let database = server.database();
             let mut session = database.session();
             session.run("SET media_assets.progress = off; CREATE SCHEMA real; SET search_path = real, public");
-            let application = Application { lesson_id: lesson_id.into(), organization_id: "bigint".into() };
+            let application = Application {
+                lesson_id: lesson_id.into(),
+                organization_id: "bigint".into(),
+            };
             application.create_lesson_side(&mut session);
             session.run("SELECT * FROM create_asset_tables()");
             session.run(&format!(
@@ -629,14 +843,24 @@ fn ids_of_other_types_and_tables_behind_views() {
                  SET search_path = public, real"
             ));
             for number in 1..=30 {
-                application.add_lesson_of(&mut session, number, 1 + number % 2, &format!(r#"[{{"type": "upload", "key": "k{}", "assetId": {number}}}]"#, number / 2), "[{\"key\": \"shared\"}]");
+                application.add_lesson_of(
+                    &mut session,
+                    number,
+                    1 + number % 2,
+                    &format!(
+                        r#"[{{"type": "upload", "key": "k{}", "assetId": {number}}}]"#,
+                        number / 2
+                    ),
+                    "[{\"key\": \"shared\"}]",
+                );
             }
             let about = format!("{lesson_id} × {usage_id}");
             let before = contents(&mut session);
             let run = session.counters("SELECT * FROM backfill_lesson_assets(7, true)");
             run.expect(&[("errors", 0), ("usages_created", 60)]);
             let run_id = run.get("run_id");
-            session.run("INSERT INTO cover SELECT id FROM assets WHERE storage_key = 'k3'; SET search_path = pg_catalog");
+            session
+                .run("INSERT INTO cover SELECT id FROM assets WHERE storage_key = 'k3'; SET search_path = pg_catalog");
             let undone = session.counters(&format!("SELECT * FROM public.undo_backfill({run_id})"));
             session.run("SET search_path = public, real");
             undone.expect(&[("items_restored", 60), ("usages_removed", 60), ("conflicts", 2)]);
@@ -655,15 +879,27 @@ fn runs_one_after_the_other_are_undone_one_after_the_other() {
         let start = contents(&mut session);
         let first = execute(&mut session);
         let between_first = contents(&mut session);
-        application.add_lesson(&mut session, 20, r#"[{"type": "upload", "key": "k1"}, {"type": "upload", "key": "new"}]"#);
-        session.run(&format!("UPDATE lesson SET videos = videos #- '{{0,assetId}}' WHERE id = '{}'", application.lesson(2)));
+        application.add_lesson(
+            &mut session,
+            20,
+            r#"[{"type": "upload", "key": "k1"}, {"type": "upload", "key": "new"}]"#,
+        );
+        session.run(&format!(
+            "UPDATE lesson SET videos = videos #- '{{0,assetId}}' WHERE id = '{}'",
+            application.lesson(2)
+        ));
         let between = contents(&mut session);
         let second = execute(&mut session);
         // the first one's asset of k1 is in use by the second one's lesson; the item of lesson 2 is the second one's now
         session.run("BEGIN");
         undo_in_transaction(&mut session, first).expect(&[("conflicts", 1), ("assets_removed", 9)]);
         session.run("ROLLBACK");
-        undo(&mut session, second).expect(&[("items_restored", 3), ("usages_removed", 2), ("assets_removed", 1), ("conflicts", 0)]);
+        undo(&mut session, second).expect(&[
+            ("items_restored", 3),
+            ("usages_removed", 2),
+            ("assets_removed", 1),
+            ("conflicts", 0),
+        ]);
         assert_eq!(between, contents(&mut session));
         session.run(&format!("DELETE FROM lesson WHERE id = '{}'", application.lesson(20)));
         undo(&mut session, first).expect(&[("items_restored", 9), ("already_undone", 1), ("conflicts", 0)]);
@@ -683,7 +919,11 @@ fn a_run_and_its_undo_in_one_transaction() {
         let before = contents(&mut session);
         session.run("BEGIN");
         let run_id = execute(&mut session);
-        undo_in_transaction(&mut session, run_id).expect(&[("items_restored", 10), ("usages_removed", 10), ("assets_removed", 10)]);
+        undo_in_transaction(&mut session, run_id).expect(&[
+            ("items_restored", 10),
+            ("usages_removed", 10),
+            ("assets_removed", 10),
+        ]);
         session.run("COMMIT");
         assert_eq!(before, contents(&mut session));
     });

@@ -94,7 +94,9 @@ impl Kind for Keys {
         for row in 0..rows.len() {
             let Some(n) = rows.get::<i64>(row, 0) else { continue };
             let element = &elements[n as usize - 1];
-            let now = rows.text(row, 1).filter(|_| !self.is_cleared(parse_asset_id(&element.id)));
+            let now = rows
+                .text(row, 1)
+                .filter(|_| !self.is_cleared(parse_asset_id(&element.id)));
             fates[n as usize - 1] = if now == element.after {
                 Fate::Undo
             } else if now == element.before {

@@ -187,7 +187,10 @@ impl UndoProgram {
 
     /// A run that is being taken back does not go on: a batch that somebody resumed is waited for, no other follows.
     pub fn close_undone(&self, connection: &Connection) {
-        let table = self.lessons.as_ref().map_or(&self.assets, |lessons| &lessons.tables.lesson);
+        let table = self
+            .lessons
+            .as_ref()
+            .map_or(&self.assets, |lessons| &lessons.tables.lesson);
         rights::lock_job(connection, &self.undone.job, table.lock_target());
         self.ledger.write(
             connection,

@@ -30,12 +30,18 @@ impl References {
     pub fn find(connection: &Connection, target: &Relation, counted: Option<(&Relation, &str)>) -> Result<Self> {
         let id = target.base_column(connection, "id").unwrap_or_else(|| "id".to_owned());
         let counted = counted.and_then(|(relation, column)| {
-            Some((relation.base_sql_name.as_str(), relation.base_column(connection, column)?))
+            Some((
+                relation.base_sql_name.as_str(),
+                relation.base_column(connection, column)?,
+            ))
         });
         let mut statements = Vec::new();
         for key in foreign_keys(connection, target) {
             let leads_by = |own: &str| key.columns.iter().any(|(column, of)| column == own && *of == id);
-            if counted.as_ref().is_some_and(|(table, column)| key.table == *table && leads_by(column)) {
+            if counted
+                .as_ref()
+                .is_some_and(|(table, column)| key.table == *table && leads_by(column))
+            {
                 continue;
             }
             key.check_visible(target)?;
@@ -129,7 +135,11 @@ impl ForeignKey {
             .columns
             .iter()
             .map(|(own, column)| {
-                let of = if only_id { of.clone() } else { format!("a.{}", quote_ident(column)) };
+                let of = if only_id {
+                    of.clone()
+                } else {
+                    format!("a.{}", quote_ident(column))
+                };
                 format!("r.{} = {of}", quote_ident(own))
             })
             .collect();
