@@ -1,11 +1,6 @@
 -- The application: a school platform with organizations, groups, courses and lessons. It knows nothing of
 -- media_assets. Media are buried in two jsonb columns, as years of editors and importers have left them.
 
-\set ON_ERROR_STOP on
-\set QUIET on
-\pset footer off
-\pset linestyle unicode
-\pset null '·'
 SET client_min_messages = notice;
 
 CREATE SCHEMA demo;

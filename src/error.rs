@@ -96,7 +96,7 @@ pub fn in_transaction_block(procedure: &str) -> ErrorReport {
         Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
         format!("{procedure} commits after every batch and cannot run inside a transaction"),
     )
-    .set_detail("It was called in a transaction block, from a function, or from a procedure that cannot commit.")
+    .set_detail("It was called in a transaction block, in a block with EXCEPTION, from a function, or from a procedure that cannot commit.")
     .set_hint(
         "CALL it by itself, outside BEGIN … COMMIT; inside a transaction use SELECT * FROM backfill_…(batch, true).",
     )

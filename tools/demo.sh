@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# The main job on a sample school, act by act (demo/*.sql), in database media_assets_demo on a throw-away server.
+# The main job on a sample school, in two acts, in database media_assets_demo on a throw-away server: dry run, execution
+# and verification (demo/*.sql); then a committing run that is watched, killed, resumed and taken back
+# (demo/second_act/*.sql).
 #
 #   tools/demo.sh          show it
 #   tools/demo.sh clean    remove what it left
@@ -20,12 +22,33 @@ dsn=$(tools/server.sh up "$major" "$name")
 psql=$(tools/server.sh bindir "$major" "$name")/psql
 
 "$psql" "$dsn" -Xq -v ON_ERROR_STOP=1 -c "SET client_min_messages = warning" \
-  -c "DROP DATABASE IF EXISTS $database" -c "CREATE DATABASE $database"
-
-# One session for all acts, read from standard input: messages come without file names and line numbers.
+  -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" -c "CREATE DATABASE $database"
 dsn=${dsn/dbname=postgres/dbname=$database}
-cat demo/[0-9]*.sql | PGOPTIONS='-c timezone=UTC' PGCLIENTENCODING=UTF8 PAGER='' "$psql" "$dsn" -Xq 2>&1 ||
-  die "the demo did not come to its end"
+export PGOPTIONS='-c timezone=UTC' PGCLIENTENCODING=UTF8 PAGER=''
+
+# One session for the files, read from standard input: messages come without file names and line numbers.
+session() { # FILE…
+  cat demo/session.sql "$@" | "$psql" "$dsn" -Xq 2>&1 || die "the demo did not come to its end"
+}
+
+session demo/[0-9]*.sql demo/second_act/10_*.sql demo/second_act/20_*.sql
+
+"$psql" "$dsn" -Xq -v ON_ERROR_STOP=1 -c "SET media_assets.batch_pause = '100ms'" \
+  -c "CALL run_backfill('lesson_assets', batch => 50, execute => true)" >/dev/null 2>&1 &
+run=$!
+trap 'kill "$run" 2>/dev/null || true' EXIT
+session demo/second_act/30_*.sql
+
+backend=$("$psql" "$dsn" -XqAt -c "SELECT pid FROM backfill_progress WHERE workers > 0")
+[ -n "$backend" ] || die "nobody works on the run"
+as_server_user kill -9 "$backend"
+wait "$run" || true
+# The server starts anew by itself.
+for _ in $(seq 100); do
+  "$psql" "$dsn" -Xqc "SELECT" >/dev/null 2>&1 && break
+  sleep 0.1
+done
+session demo/second_act/[4-9]*.sql
 
 cat <<END
 Left behind to look around in: a private PostgreSQL $major server with database $database.

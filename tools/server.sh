@@ -79,7 +79,8 @@ build() { # MAJOR: leaves the extension in the base copy, which no server runs f
   mkdir -p "$target"
   rm -f "$("$(base_of "$1")/bin/pg_config" --sharedir)"/extension/media_assets--*.sql
   say "building the extension for PostgreSQL $1"
-  (cd "$root" && cargo pgrx install --release --no-default-features \
+  # Named, since pgrx asks the majors of its file in no order, also those that nobody has made yet.
+  (cd "$root" && PGRX_PG_CONFIG_PATH=$(base_of "$1")/bin/pg_config cargo pgrx install --release --no-default-features \
     --features "pg$1 ${MEDIA_ASSETS_FEATURES:-}" --pg-config "$(base_of "$1")/bin/pg_config") >"$log" 2>&1 ||
     { tail -60 "$log" >&2; die "the build for PostgreSQL $1 failed (whole log: $log)"; }
 }

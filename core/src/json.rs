@@ -34,6 +34,37 @@ pub trait Json<'a>: Copy {
     }
 }
 
+/// JSON whose objects can be gone through, which only some jobs need.
+pub trait Members<'a>: Json<'a> {
+    /// Name and value of member `index` of an object, in any order that stays; `None` past its end or when no object.
+    fn member(self, index: usize) -> Option<(Cow<'a, str>, Self)>;
+
+    /// The members of an object; none of anything else.
+    fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Self)> {
+        (0..).map_while(move |index| self.member(index))
+    }
+
+    /// The elements of an array; none of anything else.
+    fn elements(self) -> impl Iterator<Item = Self> {
+        (0..).map_while(move |index| self.at(index))
+    }
+}
+
+impl<'a> Members<'a> for &'a serde_json::Value {
+    fn member(self, index: usize) -> Option<(Cow<'a, str>, Self)> {
+        let (name, value) = self.as_object()?.iter().nth(index)?;
+        Some((Cow::Borrowed(name), value))
+    }
+
+    // `nth` of a tree walks from its beginning each time.
+    fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Self)> {
+        self.as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (Cow::Borrowed(name.as_str()), value))
+    }
+}
+
 impl<'a> Json<'a> for &'a serde_json::Value {
     fn kind(self) -> Kind {
         match self {

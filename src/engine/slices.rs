@@ -65,6 +65,8 @@ pub fn settle<J: Job>(
             if policy.own_transaction {
                 // A deferred constraint would fail the whole batch at its commit.
                 connection.query("SET CONSTRAINTS ALL IMMEDIATE", Mode::Write, &[]);
+                // The next slice of the transaction may again rely on checks that come at the end.
+                connection.query("SET CONSTRAINTS ALL DEFERRED", Mode::Write, &[]);
             }
             Ok(written)
         });

@@ -114,7 +114,7 @@ impl LessonResult {
 /// As [`engine::run`].
 pub fn run(
     connection: &Connection,
-    program: &LessonProgram,
+    program: &mut LessonProgram,
     options: &Options,
     each: impl FnMut(&Decided),
 ) -> Result<LessonResult, ErrorReport> {
@@ -128,6 +128,7 @@ pub fn run(
             .new_run(connection, RunMode::Function, options.batch)?
             .start(connection, &ledger);
         recorder = Some(Recorder::new(connection, &ledger, run_id));
+        program.run_id = Some(run_id);
     }
     let mut keys = program.keys(Buckets::ALL, options.execute);
     if let Some(keys) = &mut keys {
@@ -187,8 +188,8 @@ fn backfill_lesson_assets(
         if options.execute {
             rights::check_can_execute("backfill_lesson_assets")?;
         }
-        let program = LessonProgram::new(connection, asked, options.execute)?;
-        run(connection, &program, &options, |_| {})
+        let mut program = LessonProgram::new(connection, asked, options.execute)?;
+        run(connection, &mut program, &options, |_| {})
     })?;
     let values: Vec<Option<Datum>> = result
         .columns()
@@ -221,8 +222,10 @@ fn explain_lesson_assets(
     };
     let rows = RowSet::begin(fcinfo)?;
     spi::connect(|connection| {
-        let program = LessonProgram::new(connection, asked, false)?;
-        run(connection, &program, &options, |decided| put_decisions(&rows, decided))
+        let mut program = LessonProgram::new(connection, asked, false)?;
+        run(connection, &mut program, &options, |decided| {
+            put_decisions(&rows, decided)
+        })
     })?;
     Ok(())
 }

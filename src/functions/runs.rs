@@ -59,28 +59,34 @@ fn run_backfill(
     let run_id = spi::connect_committing(|connection| -> Result<i64, ErrorReport> {
         rights::check_can_execute("run_backfill")?;
         let ledger = Ledger::open(connection)?;
-        let (program, new_run): (Box<dyn Program>, _) = match job {
+        let (program, run_id): (Box<dyn Program>, i64) = match job {
             "lesson_assets" => {
-                let program = LessonProgram::new(connection, LessonOptions::parse(given)?, true)?;
-                let new_run = program.new_run(connection, RunMode::Procedure, how.batch)?;
-                (Box::new(program), new_run)
+                let mut program = LessonProgram::new(connection, LessonOptions::parse(given)?, true)?;
+                let run_id = program
+                    .new_run(connection, RunMode::Procedure, how.batch)?
+                    .start(connection, &ledger);
+                program.run_id = Some(run_id);
+                (Box::new(program), run_id)
             }
             "asset_keys" => {
                 let refresh = KeysProgram::refresh_of(given)?;
                 let Some(program) = KeysProgram::load(connection, Found::look(connection), refresh, true)? else {
                     return Err(unknown_job(job));
                 };
-                let new_run = program.new_run(RunMode::Procedure, how.batch);
-                (Box::new(program), new_run)
+                let run_id = program
+                    .new_run(RunMode::Procedure, how.batch)
+                    .start(connection, &ledger);
+                (Box::new(program), run_id)
             }
             "undo" => {
                 let program = UndoProgram::new(connection, &ledger, undo::run_of(given)?, true)?;
-                let new_run = program.new_run(RunMode::Procedure, how.batch);
-                (Box::new(program), new_run)
+                let run_id = program
+                    .new_run(RunMode::Procedure, how.batch)
+                    .start(connection, &ledger);
+                (Box::new(program), run_id)
             }
             _ => return Err(unknown_job(job)),
         };
-        let run_id = new_run.start(connection, &ledger);
         let run = Run::find(connection, &ledger, Some(run_id), Mode::Write)?;
         work(connection, &ledger, program.as_ref(), &run)?;
         Ok(run_id)
@@ -160,6 +166,9 @@ fn work(connection: &Connection, ledger: &Ledger, program: &dyn Program, run: &R
     match end {
         End::Finished => pgrx::info!("run {run_id} finished: SELECT backfill_report({run_id});"),
         End::Paused => pgrx::notice!("run {run_id} is paused; to go on: CALL resume_backfill({run_id});"),
+        End::Failed => pgrx::notice!(
+            "run {run_id} was stopped by an error in another session; to go on: CALL resume_backfill({run_id});"
+        ),
         End::Cancelled => {
             pgrx::notice!("run {run_id} is cancelled; to take it back: SELECT * FROM undo_backfill({run_id}, true);")
         }
@@ -176,8 +185,8 @@ fn dry_run(connection: &Connection, job: &str, given: GivenOptions, how: &Option
                 max_rows: options.max_lessons,
                 ..*how
             };
-            let program = LessonProgram::new(connection, options, false)?;
-            lesson::run(connection, &program, &how, |_| {})?.columns()
+            let mut program = LessonProgram::new(connection, options, false)?;
+            lesson::run(connection, &mut program, &how, |_| {})?.columns()
         }
         "asset_keys" => {
             let refresh = KeysProgram::refresh_of(given)?;

@@ -95,7 +95,14 @@ fn prepare_asset_tables(execute: Option<bool>, fcinfo: pg_sys::FunctionCallInfo)
                 ),
             ));
         }
-        let steps = table_ddl::prepare(connection, assets, usages);
+        let mut steps = table_ddl::prepare(connection, assets, usages);
+        // The unique constraint that was just planned is such an index.
+        let indexed = steps.iter().any(|step| step.ddl.contains("target_id"));
+        steps.extend(
+            table_ddl::prepare_settled(connection, &found, usages)?
+                .into_iter()
+                .filter(|step| !(indexed && step.ddl.starts_with("CREATE INDEX"))),
+        );
         if execute {
             table_ddl::run(connection, &steps);
         }

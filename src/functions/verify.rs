@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 
 use crate::jobs::asset_tables::{self, extension_schema, Found};
 use crate::postgres::row_set::RowSet;
+use crate::postgres::settings_level::SettingsLevel;
 use crate::postgres::spi::{self, Mode};
 
 const SQL: &str = include_str!("../../sql/parts/verify_lesson_assets.sql");
@@ -39,6 +40,8 @@ fn verify_lesson_assets(organization_id: Option<&str>, fcinfo: pg_sys::FunctionC
             );
         }
         let sql = sql.replace("{extension}", &extension_schema(connection));
+        // It looks at everything once: on tables that were never analysed a nested loop would be quadratic.
+        let _level = SettingsLevel::with([("enable_nestloop", "off".to_owned())]);
         let findings = connection.query(&sql, Mode::Read, &[organization_id.into()]);
         for row in 0..findings.len() {
             let values: Vec<Option<pg_sys::Datum>> = (0..7).map(|column| findings.datum(row, column)).collect();

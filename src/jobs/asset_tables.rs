@@ -61,6 +61,7 @@ pub struct Found {
     pub group: Option<Relation>,
     pub assets: Option<Relation>,
     pub usages: Option<Relation>,
+    pub state: Option<Relation>,
 }
 
 /// The schema of the extension, quoted, with a dot behind it.
@@ -90,6 +91,7 @@ impl Found {
             group: find("group"),
             assets: find("assets"),
             usages: find("asset_usages"),
+            state: find("lesson_media_state"),
         }
     }
 
@@ -273,6 +275,21 @@ pub fn unique_usable(connection: &Connection, relation: &Relation, columns: &[&s
     })
 }
 
+/// Whether rows are found by `column` alone: an index of the base table begins with it and has all rows.
+pub fn has_index_on(connection: &Connection, relation: &Relation, column: &str) -> bool {
+    let Some(column) = relation.base_column(connection, column) else {
+        return false;
+    };
+    let rows = connection.query(
+        "SELECT FROM pg_catalog.pg_index i
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attname::pg_catalog.text = $2
+         WHERE i.indrelid = $1::pg_catalog.oid AND i.indpred IS NULL AND i.indisvalid LIMIT 1",
+        Mode::Read,
+        &[i64::from(relation.base_oid.to_u32()).into(), column.as_str().into()],
+    );
+    !rows.is_empty()
+}
+
 fn missing_unique(
     connection: &Connection,
     relation: &Relation,
@@ -342,6 +359,8 @@ pub struct Tables {
     /// `None` only in a dry run: counts as empty.
     pub assets: Option<Relation>,
     pub usages: Option<Relation>,
+    /// How runs that skip settled lessons left them.
+    pub state: Option<Relation>,
     pub lesson_order: Ordering,
 }
 
@@ -387,6 +406,7 @@ pub fn load_found(connection: &Connection, found: Found, execute: bool) -> Resul
         group,
         assets: found.assets,
         usages: found.usages,
+        state: found.state,
         lesson_order,
     };
     tables.check_rights(connection, execute)?;
@@ -413,6 +433,7 @@ impl Tables {
             .into_iter()
             .chain(&self.assets)
             .chain(&self.usages)
+            .chain(&self.state)
             .map(|relation| (relation.name, relation.sql_name.clone()))
             .collect()
     }

@@ -4,7 +4,10 @@ use crate::engine::relation::{quote_ident, quote_literal, Relation};
 use crate::error::{no_schema, Result};
 use crate::postgres::spi::{Connection, Mode};
 
-use super::asset_tables::{extension_schema, unique_usable, Found, ASSET_KEY, HAS_NULLS_NOT_DISTINCT, USAGE_KEY};
+use super::asset_tables::{
+    extension_schema, has_index_on, unique_usable, Found, ASSET_KEY, HAS_NULLS_NOT_DISTINCT, USAGE_KEY,
+};
+use super::lesson_assets::STATE;
 
 /// One statement of a call that makes or changes tables.
 pub struct Step {
@@ -115,6 +118,45 @@ pub fn create(connection: &Connection) -> Result<Vec<Step>> {
             // The foreign key's check on DELETE of an asset, and the question "where is this asset used".
             steps.push(Step::new(&table, format!("CREATE INDEX ON {table} (asset_id)")));
         }
+    }
+    match &found.state {
+        Some(state) => steps.push(Step::exists(&state.sql_name)),
+        None => steps.extend(state_table(&found, &format!("{schema}.{STATE}"))),
+    }
+    Ok(steps)
+}
+
+/// How runs that skip settled lessons leave each lesson; where there are lessons.
+fn state_table(found: &Found, table: &str) -> Option<Step> {
+    let lesson = found.lesson.as_ref().filter(|lesson| lesson.has("id"))?;
+    Some(Step::new(
+        table,
+        format!(
+            "CREATE TABLE {table} (
+    lesson_id {} PRIMARY KEY,
+    fingerprint pg_catalog.int8 NOT NULL,
+    rule_version pg_catalog.int4 NOT NULL,
+    run_id pg_catalog.int8 NOT NULL
+)",
+            lesson.type_of("id")
+        ),
+    ))
+}
+
+/// What passing over settled lessons needs besides: its table, and an index by which a lesson's usages are found.
+///
+/// # Errors
+/// 3F000 when the search_path names no schema to make the table in.
+pub fn prepare_settled(connection: &Connection, found: &Found, usages: &Relation) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    if found.state.is_none() {
+        let schema = current_schema(connection)?;
+        steps.extend(state_table(found, &format!("{schema}.{STATE}")));
+    }
+    if !has_index_on(connection, usages, "target_id") {
+        let table = &usages.base_sql_name;
+        let column = base_columns(connection, usages, &["target_id"]);
+        steps.push(Step::new(table, format!("CREATE INDEX ON {table} ({column})")));
     }
     Ok(steps)
 }

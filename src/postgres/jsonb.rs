@@ -50,6 +50,15 @@ impl Jsonb {
         }
     }
 
+    /// What the value is stored as, without the length word.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `pointer` is a detoasted varlena, whose length word has four bytes and counts itself.
+        unsafe {
+            let length = pgrx::varsize_any(self.pointer.cast()) - 4;
+            std::slice::from_raw_parts(self.pointer.cast::<u8>().add(4), length)
+        }
+    }
+
     /// Whether both are the same to the byte, which equal values with equal digits are.
     pub fn same_bytes(self, other: Self) -> bool {
         // SAFETY: both are detoasted varlenas.

@@ -4,14 +4,17 @@ use pgrx::pg_sys;
 
 use super::spi::Connection;
 
-/// Whether the running call may commit: a CALL outside a transaction block, of a procedure without SET clause.
+/// Whether the running call may commit: a CALL outside a transaction block and outside an exception block, of a
+/// procedure without SET clause.
 pub fn may_commit(fcinfo: pg_sys::FunctionCallInfo) -> bool {
-    // SAFETY: `fcinfo` is the running call's; its context is NULL or a node, whose tag says what it is.
+    // SAFETY: `fcinfo` is the running call's; its context is NULL or a node, whose tag says what it is. The rest
+    // reads the state of the transaction.
     unsafe {
         let context = (*fcinfo).context;
         !context.is_null()
             && (*context).type_ == pg_sys::NodeTag::T_CallContext
             && !(*context.cast::<pg_sys::CallContext>()).atomic
+            && !pg_sys::IsSubTransaction()
     }
 }
 

@@ -14,13 +14,19 @@ use postgres::error::{DbError, Severity};
 use postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 pub mod application;
+pub mod cluster;
 pub mod counters;
 pub mod json;
+pub mod long;
+mod programs;
+pub mod psql;
 pub mod random;
 pub mod runs;
+pub mod school;
 pub mod standby;
 
 pub use application::Application;
+pub use cluster::Cluster;
 pub use counters::{Counters, LESSON_COUNTERS};
 
 /// PostgreSQL majors that a runner may give, each by `MEDIA_ASSETS_PG<major>_DSN`.

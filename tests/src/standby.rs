@@ -2,10 +2,10 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use postgres::config::Host;
 
+use crate::programs::{as_server_user, install_folder};
 use crate::{unique, Database, Server, Session};
 
 /// A hot standby; it is stopped and its folder removed when the value goes.
@@ -13,8 +13,6 @@ pub struct Standby {
     programs: PathBuf,
     folder: PathBuf,
     port: u16,
-    /// Options of its start, as pg_ctl takes them.
-    options: String,
     server: Server,
 }
 
@@ -54,51 +52,19 @@ impl Standby {
             programs,
             folder,
             port,
-            options: format!("-p {port} -c shared_buffers=32MB -c hot_standby=on{limits}"),
             server: server.clone(),
         };
         let folder = standby.folder.display().to_string();
-        if as_root() {
-            standby.shell_as_root(&format!("install -d -m 700 -o postgres '{folder}'"));
-        }
-        standby.shell(&format!(
+        install_folder(&standby.folder);
+        as_server_user(&format!(
             "'{}/pg_basebackup' -h '{host}' -p {primary_port} -U '{user}' -D '{folder}' -R -X stream -c fast --no-sync",
             standby.programs.display()
         ));
-        standby.start();
+        as_server_user(&format!(
+            "'{}/pg_ctl' -D '{folder}' -w -t 60 -l '{folder}/standby.log' -o \"-p {port} -c shared_buffers=32MB -c hot_standby=on{limits}\" start",
+            standby.programs.display()
+        ));
         standby
-    }
-
-    fn start(&self) {
-        let folder = self.folder.display();
-        self.shell(&format!(
-            "'{}/pg_ctl' -D '{folder}' -w -t 60 -l '{folder}/standby.log' -o \"{}\" start",
-            self.programs.display(),
-            self.options
-        ));
-    }
-
-    /// Makes it a server of its own, which a test may crash. Gives its copy of `database`.
-    pub fn promote(&self, database: &Database) -> Database {
-        self.session(database).run("SELECT pg_promote()");
-        let host = |config: &postgres::Config| config.get_hosts().first().cloned();
-        let mut server = self.server.clone();
-        server.config = rebuild_with_port(&server.config, host(&server.config), self.port);
-        Database {
-            config: rebuild_with_port(&database.config, host(&database.config), self.port),
-            name: database.name.clone(),
-            server,
-        }
-    }
-
-    /// Stops it as a power failure would, and starts it again.
-    pub fn crash(&self) {
-        self.shell(&format!(
-            "'{}/pg_ctl' -D '{}' -m immediate -w -t 60 stop",
-            self.programs.display(),
-            self.folder.display()
-        ));
-        self.start();
     }
 
     /// A session on the standby in this database, once the standby has all that the primary has now.
@@ -115,42 +81,15 @@ impl Standby {
         maintenance.wait_until(&format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'"));
         Session::open(&config)
     }
-
-    fn shell(&self, command: &str) {
-        if as_root() {
-            // the server's programs refuse root
-            run(
-                Command::new("su")
-                    .args(["postgres", "-s", "/bin/sh", "-c", command])
-                    .current_dir("/"),
-                command,
-            );
-        } else {
-            self.shell_as_root(command);
-        }
-    }
-
-    fn shell_as_root(&self, command: &str) {
-        run(Command::new("/bin/sh").args(["-c", command]), command);
-    }
 }
 
 impl Drop for Standby {
     fn drop(&mut self) {
-        let stop = format!(
-            "'{}/pg_ctl' -D '{folder}' -m immediate -w -t 60 stop; rm -rf '{folder}'",
+        as_server_user(&format!(
+            "'{}/pg_ctl' -D '{folder}' -m immediate -w -t 60 stop; rm -rf '{folder}' || true",
             self.programs.display(),
             folder = self.folder.display()
-        );
-        let mut command = if as_root() {
-            Command::new("su")
-        } else {
-            Command::new("/bin/sh")
-        };
-        if as_root() {
-            command.args(["postgres", "-s", "/bin/sh"]);
-        }
-        let _ = command.args(["-c", &stop]).current_dir("/").output();
+        ));
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
@@ -174,20 +113,4 @@ fn rebuild_with_port(old: &postgres::Config, host: Option<Host>, port: u16) -> p
         config.dbname(name);
     }
     config
-}
-
-fn as_root() -> bool {
-    Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|out| out.stdout.trim_ascii() == b"0")
-}
-
-fn run(command: &mut Command, what: &str) {
-    // output to nowhere: a server that inherits a pipe would keep it open for ever
-    let status = command.stdout(std::process::Stdio::null()).status();
-    assert!(
-        status.as_ref().is_ok_and(std::process::ExitStatus::success),
-        "{status:?} of {what}"
-    );
 }

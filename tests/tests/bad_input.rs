@@ -109,16 +109,23 @@ fn filters_that_do_not_parse_as_numbers() {
 }
 
 #[test]
-fn settled_lessons_are_not_there_yet() {
+fn settled_lessons_need_the_table_of_their_state() {
     each_server(|server| {
         let (_database, mut session) = with_lessons(server);
-        session.fails("0A000", "SELECT * FROM backfill_lesson_assets(skip_settled => true)");
-        session.fails(
-            "0A000",
+        session.run("DROP TABLE lesson_media_state");
+        session.run("SELECT * FROM backfill_lesson_assets(skip_settled => true)");
+        let error = session.fails_with_hint(
+            "42P01",
             "SELECT * FROM backfill_lesson_assets(execute => true, skip_settled => true)",
         );
-        let row = session.rows("SELECT run_id, lessons_settled::text FROM backfill_lesson_assets(execute => true)");
-        assert_eq!(row, [[None, Some("0".to_owned())]]);
+        assert!(error
+            .hint()
+            .is_some_and(|hint| hint.contains("prepare_asset_tables(true)")));
+        session.fails("22023", "SELECT * FROM backfill_lesson_assets(skip_settled => NULL)");
+        session.run("SELECT * FROM prepare_asset_tables(true)");
+        let row =
+            session.rows("SELECT run_id::text, lessons_settled::text FROM backfill_lesson_assets(execute => true)");
+        assert_eq!(row, [[Some("1".to_owned()), Some("0".to_owned())]]);
     });
 }
 
@@ -345,7 +352,10 @@ fn empty_tables_are_no_error() {
         for execute in [false, true] {
             let counters = session.counters(&format!("SELECT * FROM backfill_lesson_assets(execute => {execute})"));
             assert!(
-                counters.0.iter().all(|(_, value)| value.is_none_or(|v| v == 0)),
+                counters
+                    .0
+                    .iter()
+                    .all(|(name, value)| name == "run_id" || *value == Some(0)),
                 "{counters:?}"
             );
         }

@@ -1,19 +1,20 @@
-//! Every ```sql example of the README and of docs/ is run, and the ```text block behind one is compared with what the
-//! server says.
+//! Every ```sql and ```sh example of the README and of docs/ is run, and the ```text block behind an SQL one is compared
+//! with what the server says.
 //!
 //! The README is one story in one database. In docs/ each `## ` section has a database of its own, with the school of
 //! the README's first example and the extension in it. In an expected block, `…` stands for any text; progress lines
-//! (INFO) are never shown, since their figures differ.
+//! (INFO) are never shown, since their figures differ. A block about `backfill_progress` is asked again until it fits, as
+//! somebody who watches a run would. The role `media_operator` of an example is another one in each section.
+//!
+//! A line of a ```sh example has to end with exit status 0, or with the one in its comment `# exit status 3`; one that
+//! ends with `&` goes on beside the examples behind it, which wait until its run is worked on.
 
-use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use media_assets_tests::{each_server, Database, Server, Session};
+use media_assets_tests::psql::{self, root};
+use media_assets_tests::{each_server, unique, Database, Server, Session};
 use postgres::error::DbError;
 use postgres::SimpleQueryMessage;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
@@ -28,7 +29,7 @@ fn documents() -> Vec<String> {
         .map(|name| format!("docs/{name}"))
         .collect();
     names.sort();
-    assert!(names.len() >= 3, "documents are missing: {names:?}");
+    assert!(names.len() >= 4, "documents are missing: {names:?}");
     names
 }
 
@@ -36,7 +37,9 @@ fn documents() -> Vec<String> {
 struct Example {
     /// Its file and line.
     place: String,
-    sql: String,
+    /// Whether `code` is SQL, else a shell's.
+    is_sql: bool,
+    code: String,
     shown: Option<String>,
 }
 
@@ -56,9 +59,10 @@ fn sections(file: &str) -> Vec<Vec<Example>> {
             }
             (Some((language, text, start)), Some(_)) => {
                 match language.as_str() {
-                    "sql" => examples.push(Example {
+                    "sql" | "sh" => examples.push(Example {
                         place: format!("{file}:{start}"),
-                        sql: text.clone(),
+                        is_sql: language == "sql",
+                        code: text.clone(),
                         shown: None,
                     }),
                     "text" if follows => {
@@ -234,26 +238,95 @@ fn differences(given: &Given, shown: &str) -> Vec<String> {
     wrong
 }
 
+/// How long an example about `backfill_progress` is asked again.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Runs examples in order; gives all that is not as the document says.
-fn run_examples(session: &mut Session, examples: &[Example]) -> Vec<String> {
+fn run_examples(database: &Database, session: &mut Session, examples: &[Example]) -> Vec<String> {
     let mut wrong = Vec::new();
+    let mut shell = Shell::new(database);
     for example in examples {
-        let all = statements(&example.sql);
+        let place = &example.place;
+        if !example.is_sql {
+            wrong.extend(shell.run(session, &example.code).map(|what| format!("{place}: {what}")));
+            continue;
+        }
+        let all = statements(&example.code);
         for (index, sql) in all.iter().enumerate() {
-            let given = run(session, sql);
-            let place = &example.place;
-            match example.shown.as_deref().filter(|_| index + 1 == all.len()) {
-                Some(shown) => wrong.extend(
-                    differences(&given, shown)
-                        .into_iter()
-                        .map(|what| format!("{place}: {what}\nof: {sql}")),
-                ),
-                None if given.failed => wrong.push(format!("{place}: {:#?}\nof: {sql}", given.messages)),
-                None => {}
-            }
+            let shown = example.shown.as_deref().filter(|_| index + 1 == all.len());
+            let asked = Instant::now();
+            let differs = loop {
+                let given = run(session, sql);
+                let differs = match shown {
+                    Some(shown) => differences(&given, shown),
+                    None if given.failed => vec![format!("{:#?}", given.messages)],
+                    None => Vec::new(),
+                };
+                let watches = shown.is_some() && sql.contains("FROM backfill_progress");
+                if differs.is_empty() || !watches || asked.elapsed() > PATIENCE {
+                    break differs;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            };
+            wrong.extend(differs.into_iter().map(|what| format!("{place}: {what}\nof: {sql}")));
         }
     }
     wrong
+}
+
+/// Where the ```sh examples of a section run: a folder of their own, with the clone's `sql/` in it.
+struct Shell<'d> {
+    database: &'d Database,
+    folder: std::path::PathBuf,
+    beside: Vec<std::process::Child>,
+}
+
+impl<'d> Shell<'d> {
+    fn new(database: &'d Database) -> Self {
+        let folder = std::env::temp_dir().join(unique("media_assets_shell"));
+        std::fs::create_dir(&folder).expect("a folder can be made");
+        let sql = root().join("sql").canonicalize().expect("sql/ is there");
+        std::os::unix::fs::symlink(sql, folder.join("sql")).expect("a link can be made");
+        Shell {
+            database,
+            folder,
+            beside: Vec::new(),
+        }
+    }
+
+    /// Runs the lines one after the other; gives the first that ends otherwise than it should.
+    fn run(&mut self, session: &mut Session, lines: &str) -> Option<String> {
+        for line in lines.lines().filter(|line| !line.trim().is_empty()) {
+            let status = line
+                .split("# exit status ")
+                .nth(1)
+                .map_or(0, |status| status.trim().parse().expect("the exit status is a number"));
+            let mut command = self.database.command("sh");
+            command.current_dir(&self.folder).arg("-c");
+            if let Some(line) = line.strip_suffix('&') {
+                command.arg(format!("exec {line}"));
+                self.beside.push(psql::start(command));
+                session.wait_until("SELECT EXISTS (SELECT FROM backfill_progress WHERE workers > 0)");
+                continue;
+            }
+            command.arg(line);
+            let ended = psql::run(command);
+            if ended.status != Some(status) {
+                return Some(format!("{line}\nended with {ended:#?}"));
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Shell<'_> {
+    fn drop(&mut self) {
+        for child in &mut self.beside {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
 }
 
 /// A database with the school of the README's first example.
@@ -262,7 +335,7 @@ fn school(server: &Server) -> (Database, Session) {
     let mut session = database.session();
     let readme = sections("README.md");
     let example = readme.iter().flatten().next();
-    session.run(&example.expect("the README has examples").sql);
+    session.run(&example.expect("the README has examples").code);
     (database, session)
 }
 
@@ -272,7 +345,7 @@ fn the_readme_is_true() {
         let database = server.empty_database();
         let examples: Vec<Example> = sections("README.md").into_iter().flatten().collect();
         assert!(examples.len() >= 4, "the README has lost its examples");
-        let wrong = run_examples(&mut database.session(), &examples);
+        let wrong = run_examples(&database, &mut database.session(), &examples);
         assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     });
 }
@@ -283,9 +356,13 @@ fn the_documents_are_true() {
         let mut wrong = Vec::new();
         let mut run = 0;
         for file in documents() {
-            for examples in sections(&file).iter().filter(|list| !list.is_empty()) {
-                let (_database, mut session) = school(server);
-                wrong.extend(run_examples(&mut session, examples));
+            for mut examples in sections(&file).into_iter().filter(|list| !list.is_empty()) {
+                let (database, mut session) = school(server);
+                let operator = server.role(&database);
+                for example in &mut examples {
+                    example.code = example.code.replace("media_operator", &operator.name);
+                }
+                wrong.extend(run_examples(&database, &mut session, &examples));
                 run += examples.len();
             }
         }
@@ -301,7 +378,7 @@ fn the_reference_names_every_function_column_and_setting() {
         let database = server.database();
         let mut session = database.session();
         session.run("SELECT asset_key_version()");
-        let names = session.rows(
+        let mut names = session.rows(
             "SELECT DISTINCT p.proname::text || '(' FROM pg_proc p
              JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
              JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND e.extname = 'media_assets'
@@ -309,10 +386,23 @@ fn the_reference_names_every_function_column_and_setting() {
              UNION
              SELECT DISTINCT a FROM pg_proc p CROSS JOIN unnest(p.proargnames) a
              WHERE p.proname IN ('backfill_lesson_assets', 'explain_lesson_assets', 'verify_lesson_assets', 'backfill_asset_keys',
-                                 'normalize_lesson_media', 'parse_media_link', 'check_asset_tables', 'dedupe_asset_usages')
+                                 'normalize_lesson_media', 'parse_media_link', 'check_asset_tables', 'dedupe_asset_usages',
+                                 'run_backfill', 'set_backfill_pace', 'undo_backfill', 'explain_undo', 'prune_backfill_runs')
              UNION
              SELECT name FROM pg_settings WHERE name LIKE 'media\\_assets.%'",
         );
+        names.extend(session.rows(
+            "SELECT '`' || c.relname || '`' FROM pg_class c
+             JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+             JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND e.extname = 'media_assets'
+             WHERE c.relkind IN ('r', 'v')
+             UNION
+             SELECT '`' || a.attname || '`' FROM pg_attribute a
+             JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = a.attrelid AND d.deptype = 'e'
+             JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND e.extname = 'media_assets'
+             JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'v')
+             WHERE a.attnum > 0 AND NOT a.attisdropped",
+        ));
         let missing: Vec<String> = names
             .into_iter()
             .flatten()

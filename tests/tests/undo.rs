@@ -1,6 +1,7 @@
 //! What a run did is taken back, row for row; what others did since is theirs.
 
 use media_assets_tests::application::{contents, insert_asset};
+use media_assets_tests::cluster::Cluster;
 use media_assets_tests::random::{fill, scope};
 use media_assets_tests::runs::{
     close_gate, conflicts, dry_undo, interrupted, last_run, open_gate, remove_gate, same_work, state, undo, Background,
@@ -543,19 +544,18 @@ fn a_run_that_is_running_is_not_undone_and_an_interrupted_one_is() {
 #[test]
 fn runs_and_undos_that_a_crash_of_the_server_ended_are_undone() {
     each_server(|server| {
-        let (database, mut session, application) = with_lessons(server, 40);
+        let cluster = Cluster::like(server);
+        let (copy, mut session, application) = with_lessons(&cluster.server, 40);
         let before = contents(&mut session);
-        let standby = Standby::of(server);
-        let copy = standby.promote(&database);
-        let mut session = copy.session();
         close_gate(&mut session, &application.lesson(25));
         let settings = "SET media_assets.progress = off; SET synchronous_commit = on";
         let run = Background::start(&copy, None, settings, "CALL run_backfill('lesson_assets', 3, true)");
         run.wait_at_gate(&mut session);
         let run_id = last_run(&mut session);
-        standby.crash();
+        cluster.crash();
+        cluster.start();
         drop(run);
-        let mut session = copy.session();
+        let mut session = cluster.session(&copy);
         session.run("SET media_assets.progress = off");
         remove_gate(&mut session);
         assert_eq!(state(&mut session, run_id), "interrupted");
@@ -565,9 +565,10 @@ fn runs_and_undos_that_a_crash_of_the_server_ended_are_undone() {
         let undoing = Background::start(&copy, None, settings, &call);
         undoing.wait_at_gate(&mut session);
         let undo_id = last_run(&mut session);
-        standby.crash();
+        cluster.crash();
+        cluster.start();
         drop(undoing);
-        let mut session = copy.session();
+        let mut session = cluster.session(&copy);
         session.run("SET media_assets.progress = off");
         remove_gate(&mut session);
         session.run(&format!("CALL resume_backfill({undo_id})"));

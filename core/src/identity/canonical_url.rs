@@ -173,15 +173,21 @@ impl AbsoluteLink {
         percent_decode(path.strip_prefix('/').unwrap_or(&path)).map(Cow::into_owned)
     }
 
-    pub(super) fn canonical(&self) -> String {
-        let mut canonical = String::with_capacity(self.url.as_str().len() + 1);
-        canonical.push_str(self.scheme());
-        canonical.push_str("://");
-        canonical.push_str(self.host());
+    /// Scheme, host and port: the canonical URL up to its path.
+    pub(super) fn origin(&self) -> String {
+        let mut origin = String::with_capacity(self.url.as_str().len() + 1);
+        origin.push_str(self.scheme());
+        origin.push_str("://");
+        origin.push_str(self.host());
         if let Some(port) = self.url.port() {
-            canonical.push(':');
-            canonical.push_str(&port.to_string());
+            origin.push(':');
+            origin.push_str(&port.to_string());
         }
+        origin
+    }
+
+    pub(super) fn canonical(&self) -> String {
+        let mut canonical = self.origin();
         canonical.push_str(&self.path());
         if let Some(query) = self.query() {
             canonical.push('?');

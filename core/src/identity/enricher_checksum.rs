@@ -1,14 +1,10 @@
 //! The checksum of a collection's enrichers.
 
-use std::cmp::Ordering;
 use std::fmt::Write;
 
 use super::text::{is_digits, sha256_hex};
+use crate::decimal::Decimal;
 use crate::json::{Json, Kind};
-
-/// Most digits of a whole priority, as many as a PostgreSQL numeric holds. A JSON text may name a power of ten that no
-/// memory holds.
-const MOST_DIGITS: i64 = 131_072;
 
 /// SHA-256 (64 hexadecimal digits) of the enrichers, `None` when there are none: `[]`, no array, or no entry with an
 /// `enricher_id`.
@@ -106,106 +102,9 @@ fn ascii_json_string(text: &str) -> String {
     json
 }
 
-/// An exact decimal number: equal numbers are equal values, however they were written.
-#[derive(Default, PartialEq, Eq)]
-struct Decimal {
-    negative: bool,
-    /// Digits before the point without leading zeros, empty for 0.
-    whole: String,
-    /// Digits after the point without trailing zeros.
-    fraction: String,
-}
-
-impl Decimal {
-    /// Reads a JSON number; `None` when its power of ten is out of all bounds.
-    fn parse(text: &str) -> Option<Self> {
-        let (negative, text) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text),
-        };
-        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-        let exponent: i64 = exponent.parse().ok()?;
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let digits = format!("{whole}{fraction}");
-        if !is_digits(&digits) {
-            return None;
-        }
-        if digits.bytes().all(|digit| digit == b'0') {
-            return Some(Decimal::default());
-        }
-        // Where the point stands, counted from the first digit.
-        let point = i64::try_from(whole.len()).ok()?.checked_add(exponent)?;
-        if point.abs() > MOST_DIGITS {
-            return None;
-        }
-        let at = usize::try_from(point.max(0)).ok()?;
-        let (whole, fraction) = if at >= digits.len() {
-            (format!("{digits}{}", "0".repeat(at - digits.len())), String::new())
-        } else {
-            let zeros = usize::try_from((-point).max(0)).ok()?;
-            (
-                digits[..at].to_owned(),
-                format!("{}{}", "0".repeat(zeros), &digits[at..]),
-            )
-        };
-        Some(Decimal {
-            negative,
-            whole: whole.trim_start_matches('0').to_owned(),
-            fraction: fraction.trim_end_matches('0').to_owned(),
-        })
-    }
-
-    fn text(&self) -> String {
-        let sign = if self.negative { "-" } else { "" };
-        let whole = if self.whole.is_empty() { "0" } else { &self.whole };
-        let point = if self.fraction.is_empty() { "" } else { "." };
-        format!("{sign}{whole}{point}{}", self.fraction)
-    }
-}
-
-impl Ord for Decimal {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let size = |number: &Self| (number.whole.len(), number.whole.clone(), number.fraction.clone());
-        match (self.negative, other.negative) {
-            (false, true) => Ordering::Greater,
-            (true, false) => Ordering::Less,
-            (false, false) => size(self).cmp(&size(other)),
-            (true, true) => size(other).cmp(&size(self)),
-        }
-    }
-}
-
-impl PartialOrd for Decimal {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_have_one_form_and_their_order() {
-        let text = |number: &str| Decimal::parse(number).map(|decimal| decimal.text());
-        for (number, expected) in [
-            ("1.50", "1.5"),
-            ("-0", "0"),
-            ("1e2", "100"),
-            ("12.5E-1", "1.25"),
-            ("5e-3", "0.005"),
-            ("007", "7"),
-            ("12345678901234567890", "12345678901234567890"),
-        ] {
-            assert_eq!(text(number).as_deref(), Some(expected), "{number}");
-        }
-        assert_eq!(text("1e999999999"), None);
-        assert_eq!(text("1e99999999999999999999"), None);
-        let ordered = ["-10", "-2", "-1.5", "0", "0.005", "0.1", "9", "9.1", "10"];
-        let numbers: Vec<Decimal> = ordered.iter().filter_map(|number| Decimal::parse(number)).collect();
-        assert_eq!(numbers.len(), ordered.len());
-        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
-    }
 
     #[test]
     fn strings_are_ascii() {

@@ -46,7 +46,7 @@ pub fn asset_canonical_key(provider: &str, locator: &str, kind: Option<&str>) ->
             .or_else(address)
     } else if is("filesystem") {
         // Blanks belong to a name.
-        normalize_path(locator, true).map(|path| key_of("filesystem", &[&path]))
+        return path_canonical_key(locator, true);
     } else if is("plex") {
         Some(key_of("plex", &[trimmed]))
     } else if is("jellyfin") {
@@ -57,6 +57,18 @@ pub fn asset_canonical_key(provider: &str, locator: &str, kind: Option<&str>) ->
         address()
     }?;
     shorten(provider, key)
+}
+
+/// The canonical key of a file, where `case_sensitive` says whether two spellings of a name are two files. With true it is
+/// [`asset_canonical_key`] of provider `filesystem`. `None` for a blank path.
+///
+/// Source: collection ingest rules, the key of an item.
+pub fn path_canonical_key(path: &str, case_sensitive: bool) -> Option<String> {
+    if trim(path).is_empty() {
+        return None;
+    }
+    let path = normalize_path(path, case_sensitive)?;
+    shorten("filesystem", key_of("filesystem", &[&path]))
 }
 
 /// The key of an asset that is known by its canonical URL alone, as [`asset_canonical_key`] gives it for a link of a

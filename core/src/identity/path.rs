@@ -33,6 +33,11 @@ pub fn normalize_path(path: &str, case_sensitive: bool) -> Option<String> {
     })
 }
 
+/// `text` for comparing names without regard to case: NFC, full case folding (`ß` is `ss`), NFC again.
+pub fn fold_case(text: &str) -> String {
+    normalize_unicode(text, false).into_owned()
+}
+
 /// NFC, and before it, where case plays no part, the full case folding of the NFC form.
 fn normalize_unicode(text: &str, case_sensitive: bool) -> Cow<'_, str> {
     let composed = compose(text);

@@ -2,7 +2,7 @@
 
 use super::canonical_url::{AbsoluteLink, Link};
 use super::media_link::Recognized;
-use super::text::{all_bytes, scheme_of, strip_prefix_ignore_case, trim};
+use super::text::{all_bytes, percent_encode, scheme_of, strip_prefix_ignore_case, trim};
 
 const PROVIDER: &str = "s3";
 
@@ -30,6 +30,64 @@ pub(super) fn object_of_locator(locator: &str) -> Option<String> {
         return None;
     }
     split_object(locator).map(|_| locator.to_owned())
+}
+
+/// An object in a bucket, with the address of the bucket as the URL wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3Object {
+    pub bucket: String,
+    /// Percent-decoded once in a web address, as it stands in an `s3://` one.
+    pub key: String,
+    /// The URL of the bucket, with a slash at its end.
+    base: String,
+}
+
+impl S3Object {
+    /// The URL of another key of the same bucket, in the same style and on the same endpoint.
+    pub fn sibling_url(&self, key: &str) -> String {
+        if self.base.starts_with("s3:") {
+            return format!("{}{}", self.base, key.trim_start_matches('/'));
+        }
+        join_key(&self.base, key)
+    }
+}
+
+/// `base`, one slash, and the key percent-encoded but for its slashes.
+pub fn join_key(base: &str, key: &str) -> String {
+    let base = base.trim_end_matches('/');
+    format!("{base}/{}", percent_encode(key.trim_start_matches('/'), b"/"))
+}
+
+/// The object that an S3 URL in any form points to; `None` for any other text, `bucket/key` without a scheme or host
+/// included.
+pub fn s3_object_of_url(url: &str) -> Option<S3Object> {
+    let text = trim(url);
+    if strip_prefix_ignore_case(text, "s3://").is_some() {
+        let object = object_of_uri(text)?;
+        let (bucket, key) = split_object(&object)?;
+        return Some(S3Object {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            base: format!("s3://{bucket}/"),
+        });
+    }
+    let Link::Absolute(link) = Link::parse(text)? else {
+        return None;
+    };
+    let addressing = addressing(&link)?;
+    let in_host = matches!(addressing, Addressing::VirtualHosted(_));
+    let object = object(&link, addressing)?;
+    let (bucket, key) = split_object(&object)?;
+    let origin = link.origin();
+    Some(S3Object {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+        base: if in_host {
+            format!("{origin}/")
+        } else {
+            format!("{origin}/{bucket}/")
+        },
+    })
 }
 
 pub(super) fn recognize(link: &AbsoluteLink) -> Option<Recognized> {
@@ -188,7 +246,46 @@ fn cut_last(labels: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::object_of_locator;
+    use super::{object_of_locator, s3_object_of_url};
+
+    #[test]
+    fn siblings_keep_endpoint_and_style() {
+        for (url, sibling) in [
+            (
+                "https://b.s3.us-east-1.amazonaws.com/k/a.mp4?X-Amz-Signature=1",
+                "https://b.s3.us-east-1.amazonaws.com/p/a%20b.txt",
+            ),
+            (
+                "http://s3.amazonaws.com:8080/b/k",
+                "http://s3.amazonaws.com:8080/b/p/a%20b.txt",
+            ),
+            (
+                "b.s3-us-west-2.amazonaws.com/k",
+                "https://b.s3-us-west-2.amazonaws.com/p/a%20b.txt",
+            ),
+            ("S3://b/k", "s3://b/p/a b.txt"),
+        ] {
+            let object = s3_object_of_url(url).expect(url);
+            assert_eq!(object.bucket, "b", "{url}");
+            assert_eq!(object.sibling_url("p/a b.txt"), sibling, "{url}");
+            assert_eq!(object.sibling_url("/p/a b.txt"), sibling, "{url}");
+            assert_eq!(
+                s3_object_of_url(sibling).map(|object| object.key).as_deref(),
+                Some("p/a b.txt"),
+                "{url}"
+            );
+        }
+        for none in [
+            "b/k",
+            "https://cdn.example.com/b/k",
+            "http://localhost:9000/b/k",
+            "",
+            "s3://b",
+            "/b/k",
+        ] {
+            assert_eq!(s3_object_of_url(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn objects_of_all_forms() {

@@ -99,6 +99,28 @@ pub(super) fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(out).ok().map(Cow::Owned)
 }
 
+/// `text` percent-decoded once; as it is where that gives no text.
+pub fn percent_decode_once(text: &str) -> String {
+    percent_decode(text).map_or_else(|| text.to_owned(), Cow::into_owned)
+}
+
+/// `text` with every byte but the unreserved characters of RFC 3986 §2.3 and those in `keep` (ASCII) percent-encoded.
+pub fn percent_encode(text: &str, keep: &[u8]) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if is_unreserved(byte) || keep.contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push(char::from(UPPER_HEX[usize::from(byte >> 4)]));
+            encoded.push(char::from(UPPER_HEX[usize::from(byte & 15)]));
+        }
+    }
+    encoded
+}
+
+const UPPER_HEX: &[u8; 16] = b"0123456789ABCDEF";
+
 /// The value of the first query parameter called `name` (compared after percent-decoding), percent-decoded.
 /// `None` when there is none or its value is no text. A parameter without `=` has an empty value.
 pub(super) fn first_parameter<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
@@ -172,6 +194,14 @@ mod tests {
         assert_eq!(normalize_percent("%4%311"), "%4%311");
         assert_eq!(normalize_percent("%7e%41%2f%zz%"), "~A%2F%zz%");
         assert_eq!(normalize_percent("%x%41"), "%xA");
+    }
+
+    #[test]
+    fn encoding_is_undone_by_decoding() {
+        assert_eq!(percent_encode("a b/é&~", b"/"), "a%20b/%C3%A9%26~");
+        assert_eq!(percent_encode("a/b", b""), "a%2Fb");
+        assert_eq!(percent_decode_once("a%20b/%C3%A9%26~"), "a b/é&~");
+        assert_eq!(percent_decode_once("%FF"), "%FF");
     }
 
     #[test]

@@ -1,3 +1,8 @@
-//! What each job decides: one file for each, pure.
+//! What each job decides: one module for each, pure.
 
+pub mod collection_ingest;
+mod counters;
+pub mod i2v_thumbnails;
+pub mod jellyfin_metadata;
 pub mod lesson;
+pub mod s3_assets;

@@ -134,7 +134,8 @@ impl Range {
     }
 
     /// Keeps the first half of what is left of this range and puts the other half beside it, for somebody else to take.
-    /// Gives what it keeps; `None` when it cannot be halved.
+    /// Gives what it keeps; `None` when it cannot be halved. A range is numbered by its first bucket, so that two sessions
+    /// that halve theirs at once do not meet.
     pub fn split(&self, connection: &Connection, ledger: &Ledger, run_id: i64) -> Option<Self> {
         let (kept, given) = self.buckets.halves()?;
         ledger.write(
@@ -142,8 +143,7 @@ impl Range {
             "WITH half AS (
                  UPDATE ~backfill_ranges SET last_bucket = $3 WHERE run_id = $1 AND range_number = $2)
              INSERT INTO ~backfill_ranges (run_id, range_number, first_bucket, last_bucket, phase, cursor, counters, batch_size)
-             SELECT $1, (SELECT max(range_number) + 1 FROM ~backfill_ranges WHERE run_id = $1), $4, $5, $6, $7,
-                    array_fill(0::bigint, ARRAY[$8]), $9",
+             VALUES ($1, $4, $4, $5, $6, $7, array_fill(0::bigint, ARRAY[$8]), $9)",
             &[
                 run_id.into(),
                 self.number.into(),

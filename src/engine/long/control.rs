@@ -7,7 +7,10 @@ use crate::postgres::spi::{Connection, Mode, Parameter};
 /// What a worker reads before each batch.
 pub struct Control {
     pub state: String,
-    pub has_requests: bool,
+    /// Somebody asks for a pause, or to cancel the run.
+    pub asked_to_stop: bool,
+    /// Somebody asks for a part of the run.
+    pub asked_to_share: bool,
     /// A range that is not done is in an earlier phase than asked for.
     pub behind: bool,
     /// The newest order about pace, as its request's id; 0 for none.
@@ -19,7 +22,8 @@ pub fn look(connection: &Connection, ledger: &Ledger, run_id: i64, phase: i32) -
         connection,
         Mode::Write,
         "SELECT r.state,
-                EXISTS (SELECT FROM ~backfill_requests q WHERE q.run_id = r.run_id AND q.handled_at IS NULL AND q.request <> 'pace'),
+                EXISTS (SELECT FROM ~backfill_requests q WHERE q.run_id = r.run_id AND q.handled_at IS NULL AND q.request IN ('pause', 'cancel')),
+                EXISTS (SELECT FROM ~backfill_requests q WHERE q.run_id = r.run_id AND q.handled_at IS NULL AND q.request = 'join'),
                 EXISTS (SELECT FROM ~backfill_ranges g WHERE g.run_id = r.run_id AND NOT g.done AND g.phase < $2),
                 (SELECT max(q.request_id) FROM ~backfill_requests q WHERE q.run_id = r.run_id AND q.handled_at IS NULL AND q.request = 'pace')
          FROM ~backfill_runs r WHERE r.run_id = $1",
@@ -29,16 +33,18 @@ pub fn look(connection: &Connection, ledger: &Ledger, run_id: i64, phase: i32) -
         // Somebody deleted the run's row.
         return Control {
             state: "cancelled".to_owned(),
-            has_requests: false,
+            asked_to_stop: false,
+            asked_to_share: false,
             behind: false,
             pace: 0,
         };
     }
     Control {
         state: rows.text(0, 0).unwrap_or_default(),
-        has_requests: rows.get(0, 1).unwrap_or(false),
-        behind: rows.get(0, 2).unwrap_or(false),
-        pace: rows.get(0, 3).unwrap_or(0),
+        asked_to_stop: rows.get(0, 1).unwrap_or(false),
+        asked_to_share: rows.get(0, 2).unwrap_or(false),
+        behind: rows.get(0, 3).unwrap_or(false),
+        pace: rows.get(0, 4).unwrap_or(0),
     }
 }
 

@@ -89,4 +89,6 @@ pub enum End {
     Finished,
     Paused,
     Cancelled,
+    /// Another of its sessions met an error that stops all.
+    Failed,
 }

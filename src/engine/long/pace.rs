@@ -7,6 +7,9 @@ use crate::error::{may_not_see_replication, Result};
 use crate::postgres::spi::{Connection, Mode};
 use crate::settings;
 
+/// How much larger than the last a batch may be.
+const MOST_GROWTH: f64 = 1.2;
+
 /// Orders given to the run while it goes; each one given stands in the place of the session's setting.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Orders {
@@ -30,13 +33,15 @@ impl Orders {
         self.max_replica_lag.unwrap_or_else(settings::max_replica_lag)
     }
 
-    /// The size of the next batch, after one of `size` rows that took `time`.
-    pub fn next_size(&self, size: i32, time: Duration) -> i32 {
+    /// The size of the next batch, after one of `size` rows that took `time`. Without a time to aim at it comes back to
+    /// `wanted`, from which a lock that was waited for has taken it down.
+    pub fn next_size(&self, size: i32, wanted: i32, time: Duration) -> i32 {
         let target = self.target_batch_time();
         if target == 0 {
-            return size;
+            let grown = (f64::from(size) * MOST_GROWTH).ceil() as i32;
+            return if size < wanted { grown.min(wanted) } else { size };
         }
-        let factor = (f64::from(target) / 1000.0 / time.as_secs_f64().max(0.000_1)).clamp(0.5, 1.2);
+        let factor = (f64::from(target) / 1000.0 / time.as_secs_f64().max(0.000_1)).clamp(0.5, MOST_GROWTH);
         // Rounded up when it grows, so that a batch of one can.
         let next = if factor > 1.0 {
             (f64::from(size) * factor).ceil()

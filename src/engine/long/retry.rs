@@ -1,6 +1,6 @@
 //! Quarantined rows that somebody asked to try again, when all ranges are done.
 
-use super::worker::Worker;
+use super::worker::{Worker, LOOK_EVERY};
 use super::Buckets;
 use crate::engine::batch::Policy;
 use crate::error::Result;
@@ -17,9 +17,9 @@ struct Quarantined {
     counters: Vec<i64>,
 }
 
-/// Tries one batch of them. Says whether there were any.
+/// Tries one batch of them. Says whether there were any, also such as another session is trying.
 pub fn all(worker: &mut Worker<'_>) -> Result<bool> {
-    let any = worker.guarded(|worker| {
+    let (any, tried) = worker.guarded(|worker| {
         let rows = worker.ledger.write(
             worker.connection,
             "SELECT phase, item_key, counters FROM ~backfill_quarantine
@@ -36,12 +36,21 @@ pub fn all(worker: &mut Worker<'_>) -> Result<bool> {
             .collect();
         drop(rows);
         let Some(phase) = quarantined.first().map(|row| row.phase) else {
-            return Ok(false);
+            let rows = worker.ledger.run(
+                worker.connection,
+                Mode::Write,
+                "SELECT FROM ~backfill_quarantine WHERE run_id = $1 AND retry LIMIT 1",
+                &[worker.run.run_id.into()],
+            );
+            return Ok((!rows.is_empty(), false));
         };
         try_again(worker, phase, &quarantined)?;
-        Ok(true)
+        Ok((true, true))
     })?;
     worker.commit()?;
+    if any && !tried {
+        worker.rest("phase", String::new(), LOOK_EVERY)?;
+    }
     Ok(any)
 }
 

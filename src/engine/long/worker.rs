@@ -27,7 +27,7 @@ const MOST_TRIES: u32 = 5;
 /// A batch that wrote nothing saves its place no more often than that.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How often a waiting session looks whether it has something to do.
-const LOOK_EVERY: i64 = 100;
+pub(super) const LOOK_EVERY: i64 = 100;
 
 pub(super) struct Worker<'w> {
     pub connection: &'w Connection,
@@ -90,7 +90,7 @@ impl Worker<'_> {
         loop {
             let (state, claim) = self.guarded(|worker| {
                 let control = control::look(worker.connection, worker.ledger, worker.run.run_id, 0);
-                if control.has_requests {
+                if control.asked_to_stop {
                     control::obey(worker.connection, worker.ledger, worker.run.run_id, false);
                 }
                 let control = control::look(worker.connection, worker.ledger, worker.run.run_id, 0);
@@ -158,8 +158,14 @@ impl Worker<'_> {
                     tries += 1;
                     // What was rolled back will be met again.
                     self.failures.count = failures;
+                    // What the phase has learned may have been rolled back.
+                    begun = None;
                     range.batch_size = (range.batch_size / 2).max(1);
-                    self.rest("lock", contention.message().to_owned(), LOOK_EVERY * i64::from(tries))?;
+                    self.rest(
+                        "lock",
+                        contention.message().to_owned(),
+                        LOOK_EVERY * i64::from(tries.min(MOST_TRIES)),
+                    )?;
                     continue;
                 }
             };
@@ -169,7 +175,7 @@ impl Worker<'_> {
                 Next::Go { rows } => {
                     tries = 0;
                     if phases.get(phase as usize).is_some_and(|phase| phase.counts()) {
-                        self.progress.after_batch(range.rows_done);
+                        self.tell(|progress| progress.after_batch(range.rows_done))?;
                     }
                     if range.buckets != buckets {
                         // Halved: what was opened for all of it no longer fits.
@@ -177,14 +183,15 @@ impl Worker<'_> {
                         return Ok(());
                     }
                     if rows > 0 {
-                        range.batch_size = self.orders.next_size(range.batch_size, started.elapsed());
+                        let wanted = self.orders.batch.unwrap_or(self.run.batch);
+                        range.batch_size = self.orders.next_size(range.batch_size, wanted, started.elapsed());
                     }
                     self.pace(&range)?;
                 }
                 Next::PhaseOver => {}
                 Next::Claim => {
                     if range.done {
-                        self.progress.finish(range.rows_done);
+                        self.tell(|progress| progress.finish(range.rows_done))?;
                     }
                     return Ok(());
                 }
@@ -220,7 +227,7 @@ impl Worker<'_> {
         }
         let mut wanted = false;
         let mut state = control.state;
-        if control.has_requests {
+        if control.asked_to_stop || control.asked_to_share {
             wanted = control::obey(connection, ledger, run_id, true);
             state = control::look(connection, ledger, run_id, range.phase).state;
         }
@@ -308,6 +315,14 @@ impl Worker<'_> {
         }
     }
 
+    /// Says how far the run is. A cancel may arrive with any message, so this is guarded, too.
+    fn tell(&mut self, say: impl FnOnce(&mut Progress)) -> Result<()> {
+        self.guarded(|worker| {
+            say(&mut worker.progress);
+            Ok(())
+        })
+    }
+
     /// Gives up the range, saved as it stands.
     fn give_back(&mut self, range: &Range) -> Result<()> {
         self.guarded(|worker| {
@@ -364,14 +379,14 @@ impl Worker<'_> {
         mut holds: impl FnMut(&mut Self) -> Result<Option<String>>,
     ) -> Result<()> {
         let began = Instant::now();
-        let mut value = None;
         let at = control::now();
+        let mut waiting = false;
         let mut shown = false;
         loop {
             let (phase, number) = (range.phase, range.number);
             let over = self.guarded(|worker| {
                 let control = control::look(worker.connection, worker.ledger, worker.run.run_id, phase);
-                if control.has_requests || control.state != "running" || control.pace > worker.orders_of {
+                if control.asked_to_stop || control.state != "running" || control.pace > worker.orders_of {
                     return Ok(true);
                 }
                 let Some(now) = holds(worker)? else { return Ok(true) };
@@ -387,24 +402,21 @@ impl Worker<'_> {
                     );
                     shown = true;
                 }
-                value = Some(now);
+                // Noted from the start, so that a cancel does not lose it.
+                worker.note_wait(waiting, reason, now, began.elapsed(), at);
+                waiting = true;
                 Ok(false)
             })?;
             self.commit()?;
             let left = milliseconds.saturating_sub(i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX));
             if over || left <= 0 {
+                if let Some(wait) = self.waits.last_mut().filter(|_| waiting) {
+                    wait.length = began.elapsed();
+                }
                 break;
             }
             self.sleep(left.min(LOOK_EVERY))?;
             backends::reload_settings();
-        }
-        if let Some(value) = value {
-            self.waits.push(Wait {
-                reason,
-                value,
-                length: began.elapsed(),
-                began: at,
-            });
         }
         if shown {
             let number = range.number;
@@ -418,25 +430,32 @@ impl Worker<'_> {
         Ok(())
     }
 
+    /// Takes note of a wait, or of how long the last one is by now.
+    fn note_wait(&mut self, same: bool, reason: &'static str, value: String, length: Duration, began: i64) {
+        match self.waits.last_mut().filter(|_| same) {
+            Some(wait) => (wait.value, wait.length) = (value, length),
+            None => self.waits.push(Wait {
+                reason,
+                value,
+                length,
+                began,
+            }),
+        }
+    }
+
     /// Waits for other sessions, and notes it.
     pub(super) fn rest(&mut self, reason: &'static str, value: String, milliseconds: i64) -> Result<()> {
         let began = Instant::now();
         let at = control::now();
         self.sleep(milliseconds)?;
         // One wait for one reason, however often it was looked whether it is over.
-        match self
+        let last = self
             .waits
-            .last_mut()
-            .filter(|wait| wait.reason == reason && reason != "lock")
-        {
-            Some(wait) => wait.length += began.elapsed(),
-            None => self.waits.push(Wait {
-                reason,
-                value,
-                length: began.elapsed(),
-                began: at,
-            }),
-        }
+            .last()
+            .filter(|wait| wait.reason == reason && reason != "lock");
+        let (before, began_at) = last.map_or((Duration::ZERO, at), |wait| (wait.length, wait.began));
+        let same = last.is_some();
+        self.note_wait(same, reason, value, before + began.elapsed(), began_at);
         Ok(())
     }
 
@@ -490,6 +509,7 @@ impl Worker<'_> {
                     control::set_failed(worker.connection, worker.ledger, worker.run.run_id, &sqlstate, message);
                 }
                 worker.leave();
+                worker.keep_waits();
                 Ok(())
             })
         });
@@ -527,6 +547,7 @@ fn rows_name(phases: &[Box<dyn Phase>]) -> &'static str {
 fn end_of(state: &str) -> End {
     match state {
         "paused" => End::Paused,
+        "failed" => End::Failed,
         "finished" => End::Finished,
         _ => End::Cancelled,
     }

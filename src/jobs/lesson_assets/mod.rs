@@ -4,6 +4,7 @@ mod known;
 mod known_keys;
 pub mod program;
 mod read;
+mod settled;
 pub mod undo_log;
 mod write;
 
@@ -27,6 +28,7 @@ use known::{Known, LookUps};
 use known_keys::KnownKeys;
 use read::{Lesson, Page};
 pub use read::{Reader, Scope};
+pub use settled::{Settled, STATE};
 use undo_log::Written;
 use write::Writer;
 
@@ -80,6 +82,10 @@ pub struct Decided {
     pub items: Vec<Item>,
     /// Indexes of the items whose assets are created, one for each asset.
     creating: Vec<usize>,
+    /// Lessons that were passed over.
+    settled: i64,
+    /// How the lessons are left is to be written down.
+    marks: bool,
     /// What the writing of the slice left behind, for undo.
     written: Written,
 }
@@ -112,6 +118,9 @@ pub struct LessonAssets {
     reader: Reader,
     look_ups: LookUps,
     writer: Option<Writer>,
+    /// Where settled lessons are passed over: what knows them, and the run that writes its own down.
+    settled: Option<Settled>,
+    run_id: Option<i64>,
     /// What a dry run would have created so far.
     planned: KeySet,
     /// Keys that a dry run gave to rows without one.
@@ -132,7 +141,13 @@ impl LessonAssets {
         keys: Option<AssetKeys>,
         execute: bool,
     ) -> Result<Self> {
+        let settled = match scope.skip_settled {
+            true => Some(Settled::new(connection, tables)),
+            false => None,
+        };
         Ok(LessonAssets {
+            settled,
+            run_id: None,
             reader: Reader::new(connection, tables, scope, execute)?,
             look_ups: LookUps::new(tables),
             writer: if execute { Writer::new(connection, tables) } else { None },
@@ -147,6 +162,12 @@ impl LessonAssets {
 }
 
 impl LessonAssets {
+    /// The run that the marks on settled lessons name.
+    pub fn of_run(mut self, run_id: Option<i64>) -> Self {
+        self.run_id = run_id;
+        self
+    }
+
     /// Where the run ends: the greatest id when it started.
     pub fn bound(&self) -> Option<&str> {
         self.reader.bound()
@@ -196,16 +217,23 @@ impl Job for LessonAssets {
 
     fn decide(&mut self, connection: &Connection, mode: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
         let again = std::mem::take(&mut self.reread);
-        let lessons = if again {
+        let mut lessons: Vec<Lesson> = if again {
             self.reader.again(connection, page, from, to)
         } else {
             (from..to).map(|row| page.lesson(row)).collect()
         };
-        Ok(self.decide_lessons(connection, mode, lessons, again))
+        let settled = match &self.settled {
+            Some(settled) => settled.pass_over(connection, mode, &mut lessons),
+            None => 0,
+        };
+        let mut decided = self.decide_lessons(connection, mode, lessons, again);
+        decided.settled = settled;
+        decided.marks = self.settled.is_some() && self.run_id.is_some() && !decided.lessons.is_empty();
+        Ok(decided)
     }
 
     fn has_writes(decided: &Decided) -> bool {
-        decided.items.iter().any(Item::has_writes)
+        decided.marks || decided.items.iter().any(Item::has_writes)
     }
 
     fn write(
@@ -219,7 +247,12 @@ impl Job for LessonAssets {
         // Whatever goes wrong from here on, the next decision must not rest on the present reading.
         self.reread = true;
         let Some(writer) = &self.writer else { return Err(Stale) };
-        writer.write(connection, &mut decided)?;
+        if decided.items.iter().any(Item::has_writes) {
+            writer.write(connection, &mut decided)?;
+        }
+        if let Some((settled, run_id)) = self.settled.as_ref().zip(self.run_id).filter(|_| decided.marks) {
+            settled.mark(connection, &decided, run_id)?;
+        }
         self.reread = false;
         Ok(decided)
     }
@@ -234,7 +267,8 @@ impl Job for LessonAssets {
         }
         LessonTally {
             counters,
-            ..LessonTally::default()
+            lessons_settled: decided.settled,
+            items_of_failed: 0,
         }
     }
 
@@ -329,6 +363,8 @@ impl LessonAssets {
             lessons,
             items,
             creating,
+            settled: 0,
+            marks: false,
             written: Written::default(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{LessonAssets, LessonTally, Scope};
+use super::{LessonAssets, LessonTally, Scope, Settled};
 use crate::engine::ledger::record::{NewRun, RunMode};
 use crate::engine::ledger::runs::Run;
 use crate::engine::long::{Buckets, Phase, PhaseOf, Program};
@@ -65,6 +65,8 @@ pub struct LessonProgram {
     pub tables: Rc<Tables>,
     options: LessonOptions,
     bound: Option<String>,
+    /// `None` in a dry run.
+    pub run_id: Option<i64>,
 }
 
 /// Rows without key get one first, then the lessons.
@@ -81,7 +83,9 @@ impl LessonProgram {
             tables,
             options,
             bound: None,
+            run_id: None,
         };
+        program.check_settled(connection, execute)?;
         // Checks the arguments' texts before anything is written.
         let job = program.job(connection, Buckets::ALL, None, execute)?;
         program.bound = job.bound().map(str::to_owned);
@@ -98,7 +102,15 @@ impl LessonProgram {
             tables: Rc::new(asset_tables::load_found(connection, found, true)?),
             options: LessonOptions::parse(GivenOptions::new(run.options.clone()))?,
             bound: run.bounds.last().cloned().flatten(),
+            run_id: Some(run.run_id),
         })
+    }
+
+    fn check_settled(&self, connection: &Connection, execute: bool) -> Result<()> {
+        match self.options.skip_settled {
+            true => Settled::check(connection, &self.tables, execute),
+            false => Ok(()),
+        }
     }
 
     /// The run as the ledger is to have it.
@@ -137,8 +149,10 @@ impl LessonProgram {
             after: self.options.after.clone(),
             buckets,
             bound: self.bound.clone(),
+            skip_settled: self.options.skip_settled,
         };
-        LessonAssets::new(connection, &self.tables, scope, keys, execute)
+        let job = LessonAssets::new(connection, &self.tables, scope, keys, execute)?;
+        Ok(job.of_run(self.run_id))
     }
 }
 
@@ -168,6 +182,8 @@ impl Program for LessonProgram {
     }
 
     fn open(&self, connection: &Connection, buckets: Buckets) -> Result<Vec<Box<dyn Phase>>> {
+        // No bound means that there was no lesson when the run started.
+        let lessons = if self.bound.is_some() { buckets } else { Buckets::NONE };
         let mut phases: Vec<Box<dyn Phase>> = Vec::new();
         if let Some(keys) = self.keys(buckets, true) {
             phases.push(Box::new(PhaseOf {
@@ -177,7 +193,7 @@ impl Program for LessonProgram {
             }));
         }
         phases.push(Box::new(PhaseOf {
-            job: self.job(connection, buckets, None, true)?,
+            job: self.job(connection, lessons, None, true)?,
             counts: true,
             begin: |job: &mut LessonAssets, connection: &Connection| {
                 job.learn_keys(connection, Mode::Write);

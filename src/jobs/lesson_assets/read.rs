@@ -17,6 +17,8 @@ pub struct Scope {
     pub buckets: Buckets,
     /// The last lesson, as the run's row keeps it; `None` is the greatest id there is now.
     pub bound: Option<String>,
+    /// Pass over lessons that are as a finished run left them.
+    pub skip_settled: bool,
 }
 
 /// A lesson as it was read. The media are borrowed from the slice's memory.

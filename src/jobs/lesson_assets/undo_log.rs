@@ -1,5 +1,6 @@
 //! What a written slice leaves in the ledger: changes for undo, and decisions.
 
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 
 use media_assets_core::jobs::lesson::{AssetId, Outcome, Slot};
@@ -32,6 +33,8 @@ pub enum UsageId {
 pub struct Written {
     /// Each with its asset and the hash of its place.
     pub usages: Vec<(UsageId, AssetId, i32)>,
+    /// New videos and documents of the lessons that were patched, by their place in the slice.
+    pub patched: Patched,
 }
 
 /// In the place of a [`place_hash`]: nobody knows where the usage was put.
@@ -51,6 +54,10 @@ pub fn place_hash(target_type: &str, target_id: &str, slot_type: &str, position:
         hash => hash,
     }
 }
+
+/// A lesson's new videos and documents, where they changed.
+pub type PatchedColumns = (Option<Jsonb>, Option<Jsonb>);
+pub type Patched = BTreeMap<usize, PatchedColumns>;
 
 /// The column that holds the items of a slot.
 pub fn column_of(slot: Slot) -> &'static str {

@@ -11,7 +11,7 @@ use media_assets_core::jobs::lesson::{AssetId, Media, Normalized, Outcome, Slot}
 
 use super::known::find_by_key;
 use super::read::Lesson;
-use super::undo_log::{place_hash, UsageId, ANYWHERE};
+use super::undo_log::{place_hash, Patched, PatchedColumns, UsageId, ANYWHERE};
 use super::{Decided, Item};
 use crate::engine::Stale;
 use crate::jobs::asset_tables::{Tables, ASSET_COLUMNS};
@@ -137,7 +137,8 @@ impl Writer {
                 decided.rename_assets(&renamed);
             }
             decided.written.usages = self.create_usages(connection, decided)?;
-            self.patch(connection, decided)
+            decided.written.patched = self.patch(connection, decided)?;
+            Ok(())
         })
     }
 
@@ -311,48 +312,65 @@ impl Writer {
             .collect())
     }
 
-    fn patch(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
-        let mut videos = Vec::new();
-        let mut documents = Vec::new();
-        let mut both = Vec::new();
-        for (lesson, items) in decided.each_lesson() {
+    /// Gives the new columns of the lessons that were patched.
+    fn patch(&self, connection: &Connection, decided: &Decided) -> Result<Patched, Stale> {
+        let mut all = Patched::new();
+        for (index, (lesson, items)) in decided.each_lesson().enumerate() {
             let patched = |slot, column: Option<Jsonb>| {
                 let ids = patches(items, slot);
                 column
                     .filter(|_| ids.iter().any(Option::is_some))
                     .map(|column| patch_asset_ids(column, &ids))
             };
-            match (
+            let columns = (
                 patched(Slot::Video, lesson.videos),
                 patched(Slot::Document, lesson.documents),
-            ) {
-                (None, None) => {}
-                (Some(of_videos), None) => videos.push((lesson.id.as_str(), of_videos)),
-                (None, Some(of_documents)) => documents.push((lesson.id.as_str(), of_documents)),
-                (Some(of_videos), Some(of_documents)) => both.push((lesson.id.as_str(), of_videos, of_documents)),
+            );
+            if columns.0.is_some() || columns.1.is_some() {
+                all.insert(index, columns);
             }
         }
-        for (statement, rows) in [(&self.update_videos, &videos), (&self.update_documents, &documents)] {
-            if !rows.is_empty() {
-                let parameters = [
-                    arrays::ids(self.ids_are_uuids, rows.iter().map(|(id, _)| Some(*id))).into(),
-                    arrays::jsonb(rows.iter().map(|(_, column)| Some(column.datum()))).into(),
-                ];
-                expect(connection.run(statement, Mode::Write, &parameters).len(), rows.len())?;
-            }
+        // In the order of the page, in which the lessons were locked.
+        let rows: Vec<(&str, &PatchedColumns)> = all
+            .iter()
+            .map(|(index, columns)| (decided.lessons[*index].id.as_str(), columns))
+            .collect();
+        let ids = |rows: &[(&str, &PatchedColumns)]| -> Parameter {
+            arrays::ids(self.ids_are_uuids, rows.iter().map(|(id, _)| Some(*id))).into()
+        };
+        let column = |rows: &[(&str, &PatchedColumns)], of: fn(&PatchedColumns) -> Option<Jsonb>| -> Parameter {
+            arrays::jsonb(rows.iter().map(|(_, columns)| of(columns).map(Jsonb::datum))).into()
+        };
+        let (both, single): (Vec<_>, Vec<_>) = rows
+            .into_iter()
+            .partition(|(_, columns)| columns.0.is_some() && columns.1.is_some());
+        let (videos, documents): (Vec<_>, Vec<_>) = single.into_iter().partition(|(_, columns)| columns.0.is_some());
+        if !videos.is_empty() {
+            let parameters = [ids(&videos), column(&videos, |columns| columns.0)];
+            expect(
+                connection.run(&self.update_videos, Mode::Write, &parameters).len(),
+                videos.len(),
+            )?;
         }
-        if both.is_empty() {
-            return Ok(());
+        if !documents.is_empty() {
+            let parameters = [ids(&documents), column(&documents, |columns| columns.1)];
+            expect(
+                connection.run(&self.update_documents, Mode::Write, &parameters).len(),
+                documents.len(),
+            )?;
         }
-        let parameters = [
-            arrays::ids(self.ids_are_uuids, both.iter().map(|(id, ..)| Some(*id))).into(),
-            arrays::jsonb(both.iter().map(|(_, videos, _)| Some(videos.datum()))).into(),
-            arrays::jsonb(both.iter().map(|(.., documents)| Some(documents.datum()))).into(),
-        ];
-        expect(
-            connection.run(&self.update_both, Mode::Write, &parameters).len(),
-            both.len(),
-        )
+        if !both.is_empty() {
+            let parameters = [
+                ids(&both),
+                column(&both, |columns| columns.0),
+                column(&both, |columns| columns.1),
+            ];
+            expect(
+                connection.run(&self.update_both, Mode::Write, &parameters).len(),
+                both.len(),
+            )?;
+        }
+        Ok(all)
     }
 }
 

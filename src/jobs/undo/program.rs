@@ -121,6 +121,9 @@ impl UndoProgram {
             return Ok(());
         };
         rights::check_privilege(connection, &tables.lesson, "UPDATE", &["videos", "documents"])?;
+        if let Some(state) = tables.state.as_ref().filter(|_| self.marked()) {
+            rights::check_privilege(connection, state, "DELETE", &[])?;
+        }
         rights::check_privilege(connection, &self.assets, "DELETE", &[])?;
         rights::check_privilege(connection, usages, "DELETE", &[])?;
         if References::find(connection, usages, None)?.is_empty() {
@@ -198,6 +201,20 @@ impl UndoProgram {
              WHERE run_id = $1 AND state NOT IN ('finished', 'cancelled')",
             &[self.undone.run_id.into()],
         );
+        // What it left is no longer as it left it.
+        let state = self.lessons.as_ref().and_then(|lessons| lessons.tables.state.as_ref());
+        if let Some(state) = state.filter(|_| self.marked()) {
+            connection.query(
+                &format!("DELETE FROM {} t WHERE t.run_id = $1", state.sql_name),
+                Mode::Write,
+                &[self.undone.run_id.into()],
+            );
+        }
+    }
+
+    /// Whether the run wrote down which lessons are settled.
+    fn marked(&self) -> bool {
+        self.undone.options.contains_key("skip_settled")
     }
 }
 

@@ -86,6 +86,7 @@ impl Uses {
             after: None,
             buckets: Buckets::ALL,
             bound: None,
+            skip_settled: false,
         };
         let reader = Reader::new(connection, tables, scope, mode == Mode::Write)?;
         let mut after: Option<String> = None;

@@ -1,6 +1,7 @@
 //! Which asset an item ends at, and what is written for it.
 
 use super::{AssetId, Media, Normalized, Reason};
+use crate::jobs::counters::counters;
 
 /// An asset that an item can be joined to, as the tables (or, in a dry run, the run so far) know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,26 +102,6 @@ pub fn decide<J, K: Known>(item: &Normalized<'_, J>, known: Option<&mut K>) -> O
     };
     let patch = asset.id.is_none() || media.asset_id != asset.id;
     Outcome::Eligible { action, asset, patch }
-}
-
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// What a run did, or in a dry run would do, in the order of the result's columns.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counters { $($(#[$doc])* pub $name: i64),* }
-
-        impl Counters {
-            /// Adds what another part of the run counted.
-            pub fn add(&mut self, other: &Counters) {
-                $(self.$name += other.$name;)*
-            }
-
-            /// Name and value of every counter, in the order of the columns.
-            pub fn columns(&self) -> impl Iterator<Item = (&'static str, i64)> {
-                [$((stringify!($name), self.$name)),*].into_iter()
-            }
-        }
-    };
 }
 
 counters! {

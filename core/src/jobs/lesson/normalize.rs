@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::fields::{seconds, text, whole_number};
 use super::{parse_asset_id, AssetId, Reason, Slot};
+use crate::fields::{seconds, text, whole_number};
 use crate::identity::{
     asset_canonical_key, canonical_url, google_drive_file_id, infer_asset_kind, infer_mime_type, youtube_video_id,
     Address,

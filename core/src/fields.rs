@@ -1,4 +1,4 @@
-//! Reading single fields of an item: an odd value makes its field absent, never the item.
+//! Reading single fields of a JSON item: an odd value makes its field absent, never the item.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use crate::identity::trim;
 use crate::json::{Json, Kind};
 
 /// The trimmed text of member `name`, when it is a string with something left after trimming.
-pub(super) fn text<'a, J: Json<'a>>(object: J, name: &str) -> Option<Cow<'a, str>> {
+pub(crate) fn text<'a, J: Json<'a>>(object: J, name: &str) -> Option<Cow<'a, str>> {
     let trimmed = match object.get(name)?.as_str()? {
         Cow::Borrowed(text) => Cow::Borrowed(trim(text)),
         Cow::Owned(text) => Cow::Owned(trim(&text).to_owned()),
@@ -87,7 +87,7 @@ impl<'t> Decimal<'t> {
 }
 
 /// A whole number in 0…2^63−1 from a JSON number or a string of digits.
-pub(super) fn whole_number<'a, J: Json<'a>>(value: J) -> Option<i64> {
+pub(crate) fn whole_number<'a, J: Json<'a>>(value: J) -> Option<i64> {
     match value.kind() {
         Kind::Number => {
             let text = value.number_text()?;
@@ -107,7 +107,7 @@ pub(super) fn whole_number<'a, J: Json<'a>>(value: J) -> Option<i64> {
 }
 
 /// Seconds from a JSON number or a plain decimal string, ≥ 0, rounded half up in decimal, within int4.
-pub(super) fn seconds<'a, J: Json<'a>>(value: J) -> Option<i32> {
+pub(crate) fn seconds<'a, J: Json<'a>>(value: J) -> Option<i32> {
     let text = match value.kind() {
         Kind::Number => value.number_text()?,
         Kind::String => {
