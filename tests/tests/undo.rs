@@ -1,8 +1,11 @@
 //! What a run did is taken back, row for row; what others did since is theirs.
 
 use media_assets_tests::application::{contents, insert_asset};
+use media_assets_tests::cluster::Cluster;
 use media_assets_tests::random::{fill, scope};
-use media_assets_tests::runs::{conflicts, dry_undo, last_run, same_work, state, undo, Background};
+use media_assets_tests::runs::{
+    close_gate, conflicts, dry_undo, interrupted, last_run, open_gate, remove_gate, same_work, state, undo, Background,
+};
 use media_assets_tests::standby::Standby;
 use media_assets_tests::{each_server, literal, Application, Database, Server, Session};
 use rand::rngs::StdRng;
@@ -238,7 +241,7 @@ fn assets_and_usages_that_something_uses_now_stay() {
              CREATE TABLE poster_1 PARTITION OF poster FOR VALUES FROM (1) TO (10);
              CREATE TABLE pair (organization_id uuid, \"the asset\" uuid,
                  FOREIGN KEY (organization_id, \"the asset\") REFERENCES assets (organization_id, id) ON DELETE CASCADE);
-             CREATE TABLE usage_note (usage_id uuid REFERENCES asset_usages ON DELETE CASCADE, note text);
+             CREATE TABLE usage_note (usage_id bigint REFERENCES asset_usages ON DELETE CASCADE, note text);
              ALTER TABLE asset_usages ADD poster_id uuid REFERENCES assets ON DELETE CASCADE;
              INSERT INTO cover SELECT 1, id, 'mine' FROM made WHERE storage_key = 'k1';
              INSERT INTO cover VALUES (2, NULL, 'none');
@@ -254,7 +257,7 @@ fn assets_and_usages_that_something_uses_now_stay() {
              UPDATE asset_usages SET asset_id = (SELECT id FROM assets WHERE storage_key = 'k6') WHERE id = (SELECT usage_id FROM made WHERE storage_key = 'k7');
              DELETE FROM asset_usages WHERE id = (SELECT usage_id FROM made WHERE storage_key = 'k8');
              INSERT INTO asset_usages (organization_id, asset_id, poster_id, target_type, target_id, slot_type, position)
-                 SELECT m.organization_id, m.id, p.id, 'banner', 'c', 'image', 0 FROM made m, made p WHERE m.storage_key = 'k6' AND m.usage_id = (SELECT min(usage_id::text)::uuid FROM made WHERE storage_key = 'k6') AND p.storage_key = 'k9'",
+                 SELECT m.organization_id, m.id, p.id, 'banner', 'c', 'image', 0 FROM made m, made p WHERE m.storage_key = 'k6' AND m.usage_id = (SELECT min(usage_id) FROM made WHERE storage_key = 'k6') AND p.storage_key = 'k9'",
         );
         // clones: of the same organization one is kept, one of another organization counts for nothing
         session.run(&format!(
@@ -289,6 +292,25 @@ fn assets_and_usages_that_something_uses_now_stay() {
         undo(&mut session, run_id).expect(&[("usages_removed", 1)]);
         // the usage that was pointed to k6 is somebody else's
         assert_eq!(session.text("SELECT string_agg(storage_key, ',') FROM assets"), "k6");
+    });
+}
+
+#[test]
+fn a_usage_that_was_moved_is_somebody_elses() {
+    each_server(|server| {
+        let (_database, mut session, application) = with_lessons(server, 6);
+        let run_id = execute(&mut session);
+        session.run(&format!(
+            "UPDATE asset_usages SET position = 1 WHERE target_id = '{}'; UPDATE asset_usages SET slot_type = 'lesson_document' WHERE target_id = '{}';
+             UPDATE asset_usages SET target_type = 'banner' WHERE target_id = '{}'; UPDATE asset_usages SET target_id = 'x' WHERE target_id = '{}'",
+            application.lesson(1), application.lesson(2), application.lesson(3), application.lesson(4)
+        ));
+        let moved = session.rows("SELECT u::text FROM asset_usages u WHERE (position, slot_type, target_type) <> (0, 'lesson_video', 'lesson') OR target_id = 'x' ORDER BY 1");
+        assert_eq!(moved.len(), 4);
+        let wanted = [("in_use_by_usage", 4), ("usage_changed", 4)].map(|(reason, count)| (reason.to_owned(), count));
+        assert_eq!(conflicts(&mut session, run_id), wanted);
+        undo(&mut session, run_id).expect(&[("items_restored", 6), ("usages_removed", 2), ("assets_removed", 2)]);
+        assert_eq!(moved, session.rows("SELECT u::text FROM asset_usages u ORDER BY 1"));
     });
 }
 
@@ -477,7 +499,7 @@ fn what_cannot_be_undone_says_so() {
 fn a_run_resumed_without_a_log_cannot_be_undone_in_part() {
     each_server(|server| {
         let (database, mut session, _) = with_lessons(server, 30);
-        let run_id = interrupted(&database, &mut session, 12);
+        let run_id = interrupted(&database, None, &mut session, 12);
         session.run("SET media_assets.log_changes = off");
         session.run(&format!("CALL resume_backfill({run_id})"));
         let before = contents(&mut session);
@@ -486,60 +508,19 @@ fn a_run_resumed_without_a_log_cannot_be_undone_in_part() {
     });
 }
 
-/// A run over lessons one by one that was ended by force at lesson number `at`, in a state that says `running`.
-fn interrupted(database: &Database, session: &mut Session, at: u32) -> i64 {
-    let lesson = Application::default().lesson(at);
-    gate(session, &lesson);
-    let run = Background::start(
-        database,
-        None,
-        "SET media_assets.progress = off",
-        "CALL run_backfill('lesson_assets', 1, true)",
-    );
-    wait_at_gate(session, &run);
-    let run_id = last_run(session);
-    session.run(&format!("SELECT pg_terminate_backend({}, 10000)", run.process_id));
-    // the connection is lost, which the session's thread tells by a panic or an error
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.end()));
-    session.run("DROP TABLE gate; DROP FUNCTION wait_at_gate CASCADE");
-    run_id
-}
-
-/// Makes an update of this lesson wait until a row stands in the table `gate`.
-fn gate(session: &mut Session, lesson: &str) {
-    session.run(&format!(
-        "CREATE TABLE gate (opened boolean);
-         CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$
-         BEGIN
-             WHILE NOT EXISTS (SELECT FROM gate) LOOP PERFORM pg_sleep(0.01); END LOOP;
-             RETURN NEW;
-         END $$;
-         CREATE TRIGGER wait_at_gate BEFORE UPDATE ON lesson FOR EACH ROW WHEN (OLD.id::text = {})
-         EXECUTE FUNCTION wait_at_gate()",
-        literal(lesson)
-    ));
-}
-
-fn wait_at_gate(session: &mut Session, run: &Background) {
-    session.wait_until(&format!(
-        "SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = {} AND wait_event = 'PgSleep'",
-        run.process_id
-    ));
-}
-
 #[test]
 fn a_run_that_is_running_is_not_undone_and_an_interrupted_one_is() {
     each_server(|server| {
         let (database, mut session, application) = with_lessons(server, 30);
         let before = contents(&mut session);
-        gate(&mut session, &application.lesson(12));
+        close_gate(&mut session, &application.lesson(12));
         let run = Background::start(
             &database,
             None,
             "SET media_assets.progress = off",
             "CALL run_backfill('lesson_assets', 1, true)",
         );
-        wait_at_gate(&mut session, &run);
+        run.wait_at_gate(&mut session);
         let run_id = last_run(&mut session);
         let written = contents(&mut session);
         for call in [
@@ -550,14 +531,49 @@ fn a_run_that_is_running_is_not_undone_and_an_interrupted_one_is() {
             session.fails_with_hint("55000", &call);
         }
         assert_eq!(written, contents(&mut session));
-        session.run(&format!("SELECT pg_terminate_backend({}, 10000)", run.process_id));
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.end()));
-        session.run("DROP TABLE gate; DROP FUNCTION wait_at_gate CASCADE");
+        run.kill(&mut session);
+        remove_gate(&mut session);
         assert_eq!(state(&mut session, run_id), "interrupted");
         undo(&mut session, run_id).expect(&[("items_restored", 11), ("assets_removed", 11), ("conflicts", 0)]);
         assert_eq!(before, contents(&mut session));
         assert_eq!(state(&mut session, run_id), "cancelled");
         session.fails_with_hint("55000", &format!("CALL resume_backfill({run_id})"));
+    });
+}
+
+#[test]
+fn runs_and_undos_that_a_crash_of_the_server_ended_are_undone() {
+    each_server(|server| {
+        let cluster = Cluster::like(server);
+        let (copy, mut session, application) = with_lessons(&cluster.server, 40);
+        let before = contents(&mut session);
+        close_gate(&mut session, &application.lesson(25));
+        let settings = "SET media_assets.progress = off; SET synchronous_commit = on";
+        let run = Background::start(&copy, None, settings, "CALL run_backfill('lesson_assets', 3, true)");
+        run.wait_at_gate(&mut session);
+        let run_id = last_run(&mut session);
+        cluster.crash();
+        cluster.start();
+        drop(run);
+        let mut session = cluster.session(&copy);
+        session.run("SET media_assets.progress = off");
+        remove_gate(&mut session);
+        assert_eq!(state(&mut session, run_id), "interrupted");
+        // and its undo is ended by another crash
+        close_gate(&mut session, &application.lesson(10));
+        let call = format!("CALL run_backfill('undo', 5, true, '{{\"run_id\": {run_id}}}')");
+        let undoing = Background::start(&copy, None, settings, &call);
+        undoing.wait_at_gate(&mut session);
+        let undo_id = last_run(&mut session);
+        cluster.crash();
+        cluster.start();
+        drop(undoing);
+        let mut session = cluster.session(&copy);
+        session.run("SET media_assets.progress = off");
+        remove_gate(&mut session);
+        session.run(&format!("CALL resume_backfill({undo_id})"));
+        assert_eq!(before, contents(&mut session));
+        undo(&mut session, run_id).expect(&[("already_undone", 72), ("conflicts", 0)]);
     });
 }
 
@@ -578,19 +594,19 @@ fn paused_cancelled_resumed_and_failing_runs_are_undone() {
             ("cancel_backfill", false),
             ("pause_backfill", true),
         ] {
-            gate(&mut session, &application.lesson(12));
+            close_gate(&mut session, &application.lesson(12));
             let run = Background::start(
                 &database,
                 None,
                 "SET media_assets.progress = off",
                 "CALL run_backfill('lesson_assets', 1, true)",
             );
-            wait_at_gate(&mut session, &run);
+            run.wait_at_gate(&mut session);
             let run_id = last_run(&mut session);
             assert_eq!(session.text(&format!("SELECT {request}({run_id})")), "requested");
-            session.run("INSERT INTO gate VALUES (true)");
+            open_gate(&mut session);
             run.finish();
-            session.run("DROP TABLE gate; DROP FUNCTION wait_at_gate CASCADE");
+            remove_gate(&mut session);
             let is = state(&mut session, run_id);
             assert!(["paused", "cancelled"].contains(&is.as_str()), "{is}");
             if resumed {
@@ -622,19 +638,19 @@ fn a_run_shared_by_two_sessions_is_undone() {
             );
         }
         let before = contents(&mut session);
-        gate(&mut session, &application.lesson(7));
+        close_gate(&mut session, &application.lesson(7));
         let settings = "SET media_assets.progress = off";
         let first = Background::start(&database, None, settings, "CALL run_backfill('lesson_assets', 3, true)");
-        wait_at_gate(&mut session, &first);
+        first.wait_at_gate(&mut session);
         let run_id = last_run(&mut session);
         let second = Background::start(&database, None, settings, &format!("CALL join_backfill({run_id})"));
         session.wait_until(&format!(
             "SELECT count(*) > 0 FROM backfill_requests WHERE run_id = {run_id} AND request = 'join'"
         ));
-        session.run("INSERT INTO gate VALUES (true)");
+        open_gate(&mut session);
         first.finish();
         second.finish();
-        session.run("DROP TABLE gate; DROP FUNCTION wait_at_gate CASCADE");
+        remove_gate(&mut session);
         assert_eq!(state(&mut session, run_id), "finished");
         assert!(
             session.number(&format!("SELECT count(*) FROM backfill_ranges WHERE run_id = {run_id}")) > 1,
@@ -664,13 +680,12 @@ fn an_undo_by_procedure_is_interrupted_and_resumed() {
         session.run("BEGIN");
         session.fails_with_hint("25001", &call);
         // values go back from the last to the first
-        gate(&mut session, &application.lesson(31));
+        close_gate(&mut session, &application.lesson(31));
         let undoing = Background::start(&database, None, "SET media_assets.progress = off", &call);
-        wait_at_gate(&mut session, &undoing);
+        undoing.wait_at_gate(&mut session);
         let undo_id = last_run(&mut session);
-        session.run(&format!("SELECT pg_terminate_backend({}, 10000)", undoing.process_id));
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| undoing.end()));
-        session.run("DROP TABLE gate; DROP FUNCTION wait_at_gate CASCADE");
+        undoing.kill(&mut session);
+        remove_gate(&mut session);
         assert_eq!(state(&mut session, undo_id), "interrupted");
         let restored = session.number("SELECT count(*) FROM lesson WHERE NOT videos @? '$[*].assetId'");
         assert!((1..60).contains(&restored), "half-way: {restored}");

@@ -11,7 +11,7 @@ use media_assets_core::jobs::lesson::{AssetId, Media, Normalized, Outcome, Slot}
 
 use super::known::find_by_key;
 use super::read::Lesson;
-use super::undo_log::{Patched, PatchedColumns, UsageId};
+use super::undo_log::{place_hash, Patched, PatchedColumns, UsageId, ANYWHERE};
 use super::{Decided, Item};
 use crate::engine::Stale;
 use crate::jobs::asset_tables::{Tables, ASSET_COLUMNS};
@@ -271,8 +271,12 @@ impl Writer {
             .collect())
     }
 
-    /// Gives the new usages' ids, each with its asset.
-    pub fn create_usages(&self, connection: &Connection, decided: &Decided) -> Result<Vec<(UsageId, AssetId)>, Stale> {
+    /// Gives the new usages' ids, each with its asset and its place.
+    pub fn create_usages(
+        &self,
+        connection: &Connection,
+        decided: &Decided,
+    ) -> Result<Vec<(UsageId, AssetId, i32)>, Stale> {
         let new: Vec<(&Item, AssetId)> = decided
             .items
             .iter()
@@ -307,7 +311,11 @@ impl Writer {
                 } else {
                     UsageId::Text(rows.text(row, 0)?)
                 };
-                Some((id, rows.uuid(row, 1)?))
+                // Rows come back in the order in which they went in.
+                let (item, asset) = new[row];
+                let place = place_hash("lesson", &lesson(item).id, item.slot.name(), item.position);
+                let given = rows.uuid(row, 1)?;
+                Some((id, given, if given == asset { place } else { ANYWHERE }))
             })
             .collect())
     }

@@ -17,6 +17,7 @@ use crate::engine::ledger::decisions::Decision;
 use crate::engine::ledger::Ledger;
 use crate::engine::{Job, Stale, Tally};
 use crate::error::Result;
+use crate::jobs::lesson_assets::undo_log::USAGE_CREATED;
 use crate::postgres::spi::{Connection, Mode};
 use crate::settings::LogDecisions;
 
@@ -31,6 +32,8 @@ pub struct Element {
     /// The text of the row's id.
     pub id: String,
     pub position: Option<i32>,
+    /// The hash of where the run put a usage.
+    place: Option<i32>,
     pub asset: Option<[u8; 16]>,
     /// What the value was.
     pub before: Option<String>,
@@ -201,6 +204,7 @@ impl Undo {
                 (i32::try_from(limit).unwrap_or(i32::MAX)).into(),
             ],
         );
+        let of_usages = self.kind.action() == USAGE_CREATED;
         (0..rows.len())
             .map(|row| Element {
                 change: rows.get(row, 0).unwrap_or(0),
@@ -208,7 +212,8 @@ impl Undo {
                 relation: rows.text(row, 2).unwrap_or_default(),
                 column: rows.text(row, 3),
                 id: rows.text(row, 4).unwrap_or_default(),
-                position: rows.get(row, 5),
+                position: rows.get(row, 5).filter(|_| !of_usages),
+                place: rows.get(row, 5).filter(|_| of_usages),
                 asset: rows.uuid(row, 6),
                 before: rows.text(row, 7),
                 after: rows.text(row, 8),
