@@ -26,8 +26,11 @@ use crate::postgres::user;
 const MOST_TRIES: u32 = 5;
 /// A batch that wrote nothing saves its place no more often than that.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// How often a waiting session looks whether it has something to do.
+/// How often a waiting session looks whether it has something to do, in milliseconds.
 pub(super) const LOOK_EVERY: i64 = 100;
+
+/// Waits that will last so long, in milliseconds, are shown in the view.
+const SHOWN_FROM: i64 = 1000;
 
 pub(super) struct Worker<'w> {
     pub connection: &'w Connection,
@@ -91,7 +94,7 @@ impl Worker<'_> {
             let (state, claim) = self.guarded(|worker| {
                 let control = control::look(worker.connection, worker.ledger, worker.run.run_id, 0);
                 if control.asked_to_stop {
-                    control::obey(worker.connection, worker.ledger, worker.run.run_id, false);
+                    control::obey(worker.connection, worker.ledger, worker.run.run_id);
                 }
                 let control = control::look(worker.connection, worker.ledger, worker.run.run_id, 0);
                 if control.state != "running" {
@@ -225,10 +228,9 @@ impl Worker<'_> {
                 range.batch_size = batch;
             }
         }
-        let mut wanted = false;
         let mut state = control.state;
-        if control.asked_to_stop || control.asked_to_share {
-            wanted = control::obey(connection, ledger, run_id, true);
+        if control.asked_to_stop {
+            control::obey(connection, ledger, run_id);
             state = control::look(connection, ledger, run_id, range.phase).state;
         }
         if state != "running" {
@@ -292,10 +294,13 @@ impl Worker<'_> {
         let decided = !self.journal.decisions.is_empty() && !self.recorder.log_is_full();
         let wrote = self.journal.wrote || decided || !self.journal.failures.is_empty();
         self.recorder.keep(connection, &mut self.journal);
-        if wanted && step.rows >= limit {
-            // Both halves go on from here; the other one counts from zero.
-            if let Some(half) = next.split(connection, ledger, run_id) {
-                next = half;
+        // A request is open until somebody has something to give.
+        if control.asked_to_share && step.rows >= limit && next.buckets.halves().is_some() {
+            if control::take_share_request(connection, ledger, run_id) {
+                // Both halves go on from here; the other one counts from zero.
+                if let Some(half) = next.split(connection, ledger, run_id) {
+                    next = half;
+                }
             }
         }
         if wrote || next.buckets != range.buckets || saved.elapsed() >= SAVE_EVERY {
@@ -346,10 +351,13 @@ impl Worker<'_> {
     /// Rests between batches, as long as the orders say and standbys are behind.
     fn pace(&mut self, range: &Range) -> Result<()> {
         backends::reload_settings();
-        let pause = self.orders.batch_pause();
-        if pause > 0 {
-            self.wait_while("batch_pause", range, i64::from(pause), |_| {
-                Ok(Some(format!("{pause} ms")))
+        if self.orders.batch_pause() > 0 {
+            let began = Instant::now();
+            self.wait_while("batch_pause", range, |worker| {
+                // Asked anew each time: the order may change while it is obeyed.
+                let pause = i64::from(worker.orders.batch_pause());
+                let left = pause - i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+                Ok((left > 0).then(|| (format!("{pause} ms"), left)))
             })?;
         }
         if self.orders.max_replica_lag() > 0 {
@@ -358,68 +366,61 @@ impl Worker<'_> {
                 Ok(())
             })?;
             self.commit()?;
-            self.wait_while("replica_lag", range, i64::MAX, |worker| {
+            self.wait_while("replica_lag", range, |worker| {
                 let allowed = worker.orders.max_replica_lag();
                 if allowed == 0 {
                     return Ok(None);
                 }
-                lagging(worker.connection, &mut worker.commits, allowed)
+                let standby = lagging(worker.connection, &mut worker.commits, allowed)?;
+                Ok(standby.map(|standby| (standby, i64::MAX)))
             })?;
         }
         Ok(())
     }
 
-    /// Waits while `holds` gives a value, at most `milliseconds`; a request or an order ends it early. The wait is shown
-    /// while it lasts, and written down afterwards.
+    /// Waits while `holds` gives a value and the milliseconds that are left; a request or an order ends it early. The wait
+    /// is shown while it lasts, and written down afterwards.
     fn wait_while(
         &mut self,
         reason: &'static str,
         range: &Range,
-        milliseconds: i64,
-        mut holds: impl FnMut(&mut Self) -> Result<Option<String>>,
+        mut holds: impl FnMut(&mut Self) -> Result<Option<(String, i64)>>,
     ) -> Result<()> {
         let began = Instant::now();
         let at = control::now();
+        let (phase, number) = (range.phase, range.number);
         let mut waiting = false;
         let mut shown = false;
         loop {
-            let (phase, number) = (range.phase, range.number);
-            let over = self.guarded(|worker| {
-                let control = control::look(worker.connection, worker.ledger, worker.run.run_id, phase);
+            let left = self.guarded(|worker| {
+                let (connection, ledger, run_id) = (worker.connection, worker.ledger, worker.run.run_id);
+                let control = control::look(connection, ledger, run_id, phase);
                 if control.asked_to_stop || control.state != "running" || control.pace > worker.orders_of {
-                    return Ok(true);
+                    return Ok(None);
                 }
-                let Some(now) = holds(worker)? else { return Ok(true) };
+                let Some((value, left)) = holds(worker)? else {
+                    return Ok(None);
+                };
                 // A short rest is over before anybody could see it.
-                if !shown && (reason != "batch_pause" || milliseconds >= 1000) {
-                    control::show_throttle(
-                        worker.connection,
-                        worker.ledger,
-                        worker.run.run_id,
-                        number,
-                        reason,
-                        &now,
-                    );
+                if !shown && left >= SHOWN_FROM {
+                    control::show_throttle(connection, ledger, run_id, number, reason, &value);
                     shown = true;
                 }
                 // Noted from the start, so that a cancel does not lose it.
-                worker.note_wait(waiting, reason, now, began.elapsed(), at);
+                worker.note_wait(waiting, reason, value, began.elapsed(), at);
                 waiting = true;
-                Ok(false)
+                Ok(Some(left))
             })?;
             self.commit()?;
-            let left = milliseconds.saturating_sub(i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX));
-            if over || left <= 0 {
-                if let Some(wait) = self.waits.last_mut().filter(|_| waiting) {
-                    wait.length = began.elapsed();
-                }
-                break;
-            }
+            let Some(left) = left else { break };
             self.sleep(left.min(LOOK_EVERY))?;
             backends::reload_settings();
         }
+        if let Some(wait) = self.waits.last_mut().filter(|_| waiting) {
+            wait.length = began.elapsed();
+            wait.range = Some(number);
+        }
         if shown {
-            let number = range.number;
             self.guarded(|worker| {
                 worker.keep_waits();
                 control::hide_throttle(worker.connection, worker.ledger, worker.run.run_id, number);
@@ -439,6 +440,7 @@ impl Worker<'_> {
                 value,
                 length,
                 began,
+                range: None,
             }),
         }
     }
