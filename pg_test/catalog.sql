@@ -132,7 +132,7 @@ SELECT is_empty(
     WHERE e.extname = 'media_assets' AND r.relkind IN ('r', 'S') AND r.oid <> ALL (coalesce(e.extconfig, '{}'))$$,
   'pg_dump takes the rows of every table, and every sequence');
 SELECT is_empty(
-  $$SELECT extcondition FROM pg_extension, unnest(extcondition) extcondition WHERE extname = 'media_assets' AND extcondition <> ''$$,
+  $$SELECT c FROM pg_extension, unnest(extcondition) c WHERE extname = 'media_assets' AND c <> ''$$,
   'all of their rows');
 SELECT is_empty($$SELECT relname FROM own_relation WHERE relpersistence <> 'p'$$, 'none of them is lost by a crash');
 SELECT is_empty(
