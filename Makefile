@@ -5,7 +5,7 @@
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## the main job on a sample school, start to end, on a throw-away server
+demo: ## the main job on a sample school, in two acts, on a throw-away server
 	@tools/demo.sh
 
 demo-clean: ## remove what the demo left
