@@ -158,7 +158,7 @@ impl LessonAssets {
         execute: bool,
     ) -> Result<Self> {
         let settled = match scope.skip_settled {
-            true => Some(Settled::new(connection, tables)),
+            true => Some(Settled::new(connection, tables, scope.is_whole())),
             false => None,
         };
         Ok(LessonAssets {
