@@ -4,7 +4,29 @@ use std::thread::{self, JoinHandle};
 
 use postgres::error::DbError;
 
-use crate::{describe, literal, Application, Counters, Database, Role, Session};
+use crate::{describe, literal, Application, Counters, Database, Role, Server, Session};
+
+/// A database with an application of so many lessons of one upload each.
+pub fn with_lessons(server: &Server, lessons: u32) -> (Database, Session, Application) {
+    let database = server.database();
+    let mut session = database.session();
+    session.run("SET media_assets.progress = off");
+    let application = Application::create(&mut session);
+    application.add_uploads(&mut session, 1, lessons);
+    (database, session, application)
+}
+
+/// Runs the lesson job over everything; gives the run's id.
+pub fn execute(session: &mut Session) -> i64 {
+    session
+        .counters("SELECT * FROM backfill_lesson_assets(execute => true)")
+        .get("run_id")
+}
+
+/// Rows of a table.
+pub fn count(session: &mut Session, table: &str) -> i64 {
+    session.number(&format!("SELECT count(*) FROM {table}"))
+}
 
 /// The id of the newest run.
 pub fn last_run(session: &mut Session) -> i64 {

@@ -1,8 +1,8 @@
 //! What the ledger keeps of runs: every executing one, its counters, its decisions, its relations; and nothing of dry ones.
 
 use media_assets_tests::application::contents;
-use media_assets_tests::runs::{close_gate, last_run, open_gate, state, Background};
-use media_assets_tests::{each_server, literal, Application, Counters, Database, Server, Session};
+use media_assets_tests::runs::{close_gate, last_run, open_gate, state, with_lessons, Background};
+use media_assets_tests::{each_server, literal, Application, Counters, Session};
 
 const DRY: &str = "SELECT * FROM backfill_lesson_assets()";
 const EXECUTE: &str = "SELECT * FROM backfill_lesson_assets(execute => true)";
@@ -15,15 +15,6 @@ const LEDGER: [&str; 7] = [
     "quarantine",
     "waits",
 ];
-
-fn with_lessons(server: &Server, lessons: u32) -> (Database, Session, Application) {
-    let database = server.database();
-    let mut session = database.session();
-    session.run("SET media_assets.progress = off");
-    let application = Application::create(&mut session);
-    application.add_uploads(&mut session, 1, lessons);
-    (database, session, application)
-}
 
 /// Rows of all tables of the ledger.
 fn ledger_rows(session: &mut Session) -> i64 {
@@ -311,6 +302,7 @@ fn a_run_goes_on_with_its_own_relations_under_another_search_path() {
                 format!("course {school}course"),
                 format!("group {school}\"group\""),
                 format!("lesson {school}lesson"),
+                format!("lesson_media_state {school}lesson_media_state"),
             ]
         );
         // tables of the same names where the new search_path looks first

@@ -37,7 +37,7 @@ fn undisturbed(session: &mut Session) -> Vec<Row> {
     let run_id: i64 = session.text(&run_lessons(20, "{}")).parse().expect("an id");
     let expected = counters(session, run_id);
     SCHOOL.fill(session);
-    session.run("DELETE FROM backfill_runs");
+    session.run("TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits");
     expected
 }
 
@@ -105,7 +105,7 @@ fn failing_rows_are_recorded_and_after_mending_the_run_counts_as_if_none_had_fai
 
         // all of it is, in a run of its own
         SCHOOL.fill(&mut session);
-        session.run("DELETE FROM backfill_runs; TRUNCATE refused");
+        session.run("TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits; TRUNCATE refused");
         refuse(
             &mut session,
             "id::text LIKE '%3' AND course_id > 0 AND jsonb_typeof(videos) = 'array'",
@@ -138,7 +138,7 @@ fn too_many_failures_stop_the_run_and_it_can_be_resumed() {
         let expected = (counters(&mut session, run_id), quarantine(&mut session, run_id));
 
         SCHOOL.fill(&mut session);
-        session.run("DELETE FROM backfill_runs; SET media_assets.max_failures = 4");
+        session.run("TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits; SET media_assets.max_failures = 4");
         session.fails_with_hint("53400", &run_lessons(20, "{}"));
         let run_id = last_run(&mut session).expect("a run");
         assert_eq!(state(&mut session, run_id), "failed");

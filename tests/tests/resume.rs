@@ -35,7 +35,7 @@ enum Blow {
 /// The school, with lessons that cannot be written, and one key that only others may make.
 fn fill(session: &mut Session) {
     SCHOOL.fill(session);
-    session.run("DELETE FROM backfill_runs");
+    session.run("TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits");
 }
 
 fn create(session: &mut Session) {

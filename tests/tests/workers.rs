@@ -24,7 +24,7 @@ fn of_one_worker(session: &mut Session, school: School, batch: u32) -> [Vec<Row>
     let run_id = last_run(session).expect("a run");
     let expected = traces(session, run_id);
     school.fill(session);
-    session.run("DELETE FROM backfill_runs");
+    session.run("TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits");
     expected
 }
 
@@ -56,7 +56,7 @@ fn prove_that_sessions_share(sessions: usize, few: u32) {
         let expected = of_one_worker(&mut session, SCHOOL, 5);
         for round in 0..rounds(few) {
             SCHOOL.fill(&mut session);
-            session.run("DELETE FROM backfill_runs");
+            session.run("TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits");
             let (run_id, first, others) = start_with(&database, &mut session, SETTINGS, sessions - 1, 5);
             first.finish();
             for other in others {
@@ -101,7 +101,7 @@ fn others_go_on_when_a_worker_is_terminated_and_take_over_its_part() {
         let expected = of_one_worker(&mut session, SCHOOL, 5);
         for round in 0..rounds(3) {
             SCHOOL.fill(&mut session);
-            session.run("DELETE FROM backfill_runs");
+            session.run("TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits");
             let (run_id, first, others) = start_with(&database, &mut session, SLOW, 2, 5);
             session.wait_until(&format!(
                 "SELECT workers = 3 FROM backfill_progress WHERE run_id = {run_id}"
@@ -126,7 +126,7 @@ fn all_of_them_may_be_cancelled_and_the_run_resumed_by_several() {
         let expected = of_one_worker(&mut session, SCHOOL, 5);
         for round in 0..rounds(2) {
             SCHOOL.fill(&mut session);
-            session.run("DELETE FROM backfill_runs");
+            session.run("TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits");
             let (run_id, first, others) = start_with(&database, &mut session, SLOW, 2, 5);
             session.wait_until(&format!(
                 "SELECT workers = 3 FROM backfill_progress WHERE run_id = {run_id}"
@@ -216,7 +216,7 @@ fn runs_that_are_one_sequence_cannot_be_shared() {
             r#"{"max_lessons": 30}"#.to_owned(),
             format!(r#"{{"organization_id": "{}"}}"#, application.organization(1)),
         ] {
-            session.run("DELETE FROM backfill_runs");
+            session.run("TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits");
             let run = Background::start(
                 &database,
                 "SET media_assets.batch_pause = '20ms'",
@@ -280,7 +280,7 @@ fn two_runs_over_the_same_tables_create_nothing_twice() {
         let expected = of_one_worker(&mut session, SCHOOL, 500)[3].clone();
         for _ in 0..rounds(2) {
             SCHOOL.fill(&mut session);
-            session.run("DELETE FROM backfill_runs");
+            session.run("TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits");
             let calls = [
                 run_lessons(7, "{}"),
                 run_lessons(11, "{}"),
