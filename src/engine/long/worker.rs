@@ -295,12 +295,11 @@ impl Worker<'_> {
         let wrote = self.journal.wrote || decided || !self.journal.failures.is_empty();
         self.recorder.keep(connection, &mut self.journal);
         // A request is open until somebody has something to give.
-        if control.asked_to_share && step.rows >= limit && next.buckets.halves().is_some() {
-            if control::take_share_request(connection, ledger, run_id) {
-                // Both halves go on from here; the other one counts from zero.
-                if let Some(half) = next.split(connection, ledger, run_id) {
-                    next = half;
-                }
+        let could_share = control.asked_to_share && step.rows >= limit && next.buckets.halves().is_some();
+        if could_share && control::take_share_request(connection, ledger, run_id) {
+            // Both halves go on from here; the other one counts from zero.
+            if let Some(half) = next.split(connection, ledger, run_id) {
+                next = half;
             }
         }
         if wrote || next.buckets != range.buckets || saved.elapsed() >= SAVE_EVERY {
