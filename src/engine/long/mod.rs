@@ -92,3 +92,15 @@ pub enum End {
     /// Another of its sessions met an error that stops all.
     Failed,
 }
+
+impl End {
+    /// The state that the run has then.
+    pub fn name(self) -> &'static str {
+        match self {
+            End::Finished => "finished",
+            End::Paused => "paused",
+            End::Failed => "failed",
+            End::Cancelled => "cancelled",
+        }
+    }
+}

@@ -8,13 +8,13 @@ use pgrx::pg_sys;
 
 use crate::engine::relation::Relation;
 use crate::engine::STEADY_PLANS;
-use crate::error::Result;
+use crate::error::{not_prepared, Result};
 use crate::jobs::asset_tables::{self, Found, Tables};
 use crate::jobs::lesson_assets::known::{has_size, LookUps};
 use crate::jobs::lesson_assets::write::Writer;
 use crate::postgres::invalidation;
 use crate::postgres::settings_level::SettingsLevel;
-use crate::postgres::spi::{connect_keeping_plans, Connection, Statement};
+use crate::postgres::spi::{connect_keeping_plans, Connection, Mode, Statement};
 use crate::postgres::trigger::TriggerCall;
 use crate::postgres::user::as_role;
 
@@ -77,6 +77,27 @@ pub fn tables_at(connection: &Connection, lesson: &str, arguments: &[String]) ->
     asset_tables::checked(connection, found)
 }
 
+/// What is written belongs to the owner of the lesson table, as `attach_lesson_triggers` saw to: whoever may make a trigger
+/// on that table cannot have its owner write, and so run triggers, anywhere else.
+fn check_owned(connection: &Connection, owner: pg_sys::Oid, written: [&Relation; 2]) -> Result<()> {
+    for relation in written {
+        let rows = connection.query(
+            "SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = $1::pg_catalog.oid",
+            Mode::Read,
+            &[i64::from(relation.oid.to_u32()).into()],
+        );
+        if rows.is_empty() || rows.get(0, 0) != Some(owner) {
+            return Err(not_prepared(
+                "55000",
+                format!("{} does not belong to the owner of the lesson table", relation.sql_name),
+                "The lesson triggers write with that owner's rights, and only what is his.",
+                "SELECT * FROM attach_lesson_triggers();",
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl Place {
     /// What the running trigger works on; learnt once in a session, and again when one of the relations has changed.
     ///
@@ -121,7 +142,7 @@ impl Place {
             .query(
                 "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1::pg_catalog.oid",
-                crate::postgres::spi::Mode::Read,
+                Mode::Read,
                 &[i64::from(lesson.to_u32()).into()],
             )
             .text(0, 0)
@@ -132,6 +153,7 @@ impl Place {
         else {
             return Err(crate::error::counters_do_not_add_up("relations"));
         };
+        check_owned(connection, owner, [assets, usages])?;
         for relation in [&tables.lesson, &tables.course, &tables.group, assets, usages] {
             invalidation::watch([relation.oid, relation.base_oid]);
         }
