@@ -434,9 +434,9 @@ fn the_users_own_triggers_may_write_lessons_meanwhile() {
              CREATE TRIGGER zz_last BEFORE INSERT ON lesson FOR EACH ROW EXECUTE FUNCTION rewrite()",
         );
         application.add_uploads(&mut session, 1, 3);
-        session.run(&format!(
+        session.run(
             "INSERT INTO lesson (id, course_id, videos) SELECT ('10000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 1, jsonb_build_array(jsonb_build_object('type', 'upload', 'key', 'u' || n)) FROM generate_series(100, 200) n"
-        ));
+        );
         assert_eq!(usages(&mut session).len(), 104 * 3);
         assert_consistent(&mut session);
     });
