@@ -4,8 +4,6 @@ use media_assets_tests::application::contents;
 use media_assets_tests::runs::{conflicts, count, execute, undo, with_lessons, Background};
 use media_assets_tests::{each_server, literal, Application, Session};
 
-const EXECUTE: &str = "SELECT * FROM backfill_lesson_assets(execute => true)";
-
 /// The videos of lesson `number`.
 fn videos(session: &mut Session, application: &Application, number: u32) -> String {
     session.text(&format!(
