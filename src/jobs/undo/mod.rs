@@ -185,14 +185,14 @@ impl Undo {
             connection,
             Mode::Read,
             "SELECT w.change_id, v.place, w.relation, w.column_name, v.id, v.position, v.asset, v.before, v.after
-             FROM (SELECT c.*, least(cardinality(coalesce(c.ids, c.uuids::text[])), CASE WHEN c.change_id = $3 THEN $4 END) AS top
+             FROM (SELECT c.*, least(coalesce(cardinality(c.ids), cardinality(c.uuids)), CASE WHEN c.change_id = $3 THEN $4 END) AS top
                    FROM ~backfill_changes c
                    WHERE c.run_id = $1 AND c.action = $2 AND (c.change_id < $3 OR (c.change_id = $3 AND $4 > 0))
                    ORDER BY c.change_id DESC LIMIT 1) w
              CROSS JOIN LATERAL (SELECT greatest(w.top - $5 + 1, 1) AS low) b
              CROSS JOIN LATERAL (
                  SELECT b.low + u.n::integer - 1 AS place, u.*
-                 FROM ROWS FROM (unnest((coalesce(w.ids, w.uuids::text[]))[b.low:w.top]), unnest(w.positions[b.low:w.top]),
+                 FROM ROWS FROM (unnest(coalesce(w.ids[b.low:w.top], w.uuids[b.low:w.top]::text[])), unnest(w.positions[b.low:w.top]),
                                  unnest(w.assets[b.low:w.top]), unnest(w.before[b.low:w.top]), unnest(w.after[b.low:w.top]))
                       WITH ORDINALITY u(id, position, asset, before, after, n)) v
              ORDER BY v.place DESC",
