@@ -528,7 +528,7 @@ fn pause_and_cancel_are_obeyed_at_the_next_batch_and_without_a_worker_at_once() 
 }
 
 #[test]
-fn a_worker_that_is_never_answered_does_not_hold_the_claim_for_ever() {
+fn a_cancel_at_any_moment_leaves_no_claim_behind() {
     each_server(|server| {
         let database = server.database();
         let mut session = database.session();

@@ -32,12 +32,13 @@ enum Blow {
     Crash,
 }
 
-/// The school, with lessons that cannot be written, and one key that only others may make.
+/// The school as it was, and no runs.
 fn fill(session: &mut Session) {
     SCHOOL.fill(session);
     session.run("TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits");
 }
 
+/// The school, with lessons and an asset that cannot be written.
 fn create(session: &mut Session) {
     SCHOOL.create(session);
     session.run(
@@ -195,8 +196,6 @@ fn proves_that_nothing_is_lost(blows: &[(Blow, u32)]) {
                 let which = format!("{blow:?}, round {round}, resumed {times} times, seed {seed}");
                 assert_same_traces(&expected, &traces(&mut session, run_id), &which);
                 assert_eq!(batches_of(&mut session, run_id), batches, "{which}");
-                let wrong = session.rows("SELECT v::text FROM verify_lesson_assets() v WHERE severity = 'error' AND finding <> 'missing_usage' LIMIT 3");
-                assert!(wrong.is_empty() || !expected[1].is_empty(), "{which}: {wrong:?}");
             }
             eprintln!("{blow:?}: {rounds} runs, resumed {resumed} times");
             assert!(resumed > 0, "{blow:?} never hit a run");
