@@ -7,8 +7,6 @@ use media_assets_tests::runs::{
     close_gate, count, execute, interrupted, last_run, open_gate, remove_gate, state, undo, with_lessons, Background,
 };
 
-const EXECUTE: &str = "SELECT * FROM backfill_lesson_assets(execute => true)";
-
 #[test]
 fn a_run_resumed_without_a_log_cannot_be_undone_in_part() {
     each_server(|server| {
