@@ -5,10 +5,12 @@
 
 mod claim;
 mod control;
+mod guard;
 mod pace;
 mod phase;
 pub mod requests;
 mod retry;
+mod waits;
 mod worker;
 
 use crate::error::Result;
