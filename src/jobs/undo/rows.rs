@@ -12,6 +12,9 @@ use crate::error::Result;
 use crate::postgres::spi::{Connection, Mode, Parameter, Statement};
 use crate::postgres::{arrays, write_flag};
 
+/// The columns that a row's fingerprint is made of, where the job records one.
+type Content = Option<&'static [&'static str]>;
+
 struct Table {
     ids_are_uuids: bool,
     read: Statement,
@@ -27,7 +30,7 @@ pub struct InsertedRows {
 }
 
 impl Table {
-    fn new(connection: &Connection, table: &Keyed, keep: Keep) -> Result<Self> {
+    fn new(connection: &Connection, table: &Keyed, content: Content, keep: Keep) -> Result<Self> {
         let relation = &table.relation;
         let (name, key, key_type) = (&relation.sql_name, quote_ident(&table.key), table.key_type());
         let unnested = format!(
@@ -36,9 +39,9 @@ impl Table {
         Ok(Table {
             ids_are_uuids: table.ids_are_uuids(),
             read: Statement::new(format!(
-                "SELECT u.n, CASE WHEN u.after IS NOT NULL THEN {} IS NOT DISTINCT FROM u.after ELSE true END, {}
+                "SELECT u.n, {} IS NOT DISTINCT FROM u.after OR u.after IS NULL, {}
                  FROM {unnested} JOIN {name} r ON r.{key} = u.id",
-                row_fingerprint("r"),
+                content.map_or_else(|| "u.after".to_owned(), |columns| row_fingerprint("r", columns)),
                 keep.sql()
             )),
             references: References::find_on(connection, relation, &table.key, None)?,
@@ -86,11 +89,11 @@ impl InsertedRows {
     ///
     /// # Errors
     /// 42501 when a table that refers to one of them cannot be seen whole.
-    pub fn new(connection: &Connection, tables: Vec<(Keyed, Keep)>) -> Result<Self> {
+    pub fn new(connection: &Connection, tables: Vec<(Keyed, Content, Keep)>) -> Result<Self> {
         let tables: Result<HashMap<String, Table>> = tables
             .into_iter()
-            .map(|(table, keep)| {
-                let rows = Table::new(connection, &table, keep)?;
+            .map(|(table, content, keep)| {
+                let rows = Table::new(connection, &table, content, keep)?;
                 Ok((table.recorded_as, rows))
             })
             .collect();

@@ -9,6 +9,7 @@ use crate::engine::ledger::Ledger;
 use crate::engine::relation::Relation;
 use crate::engine::rights;
 use crate::error::{not_undoable, Result};
+use crate::jobs::s3_assets::REFERENCE_CONTENT;
 use crate::postgres::spi::{Connection, Mode};
 
 /// What undo has to know of a job beyond what the ledger says.
@@ -16,6 +17,8 @@ pub struct TableJob {
     pub name: &'static str,
     /// Its relations as its runs name them in the ledger. The job's runs exclude each other on the first.
     pub relations: &'static [&'static str],
+    /// Tables that it inserts into and records fingerprints of, with the columns that those are made of.
+    pub fingerprints: &'static [(&'static str, &'static [&'static str])],
     /// Reasons of its own to leave a row or a value alone.
     pub keeps: &'static [KeepRule],
 }
@@ -37,11 +40,13 @@ pub const TABLE_JOBS: &[TableJob] = &[
     TableJob {
         name: "i2v_thumbnails",
         relations: &["media", "i2v_jobs"],
+        fingerprints: &[],
         keeps: &[],
     },
     TableJob {
         name: "s3_assets",
         relations: &["scenes", "video_sessions", "asset_references"],
+        fingerprints: &[("asset_references", &REFERENCE_CONTENT)],
         keeps: &[],
     },
 ];
@@ -224,7 +229,11 @@ impl TableScope {
             (table.clone(), column.clone(), keep)
         });
         let tables = self.inserted.iter();
-        let tables = tables.map(|table| (table.clone(), self.keep(&table.relation, None)));
+        let tables = tables.map(|table| {
+            let of_table = |(name, _): &&(&str, &'static [&'static str])| *name == table.relation.name;
+            let fingerprint = self.job.fingerprints.iter().find(of_table).map(|(_, columns)| *columns);
+            (table.clone(), fingerprint, self.keep(&table.relation, None))
+        });
         Ok(vec![
             Box::new(Cells::new(cells.collect())),
             Box::new(InsertedRows::new(connection, tables.collect())?),
