@@ -53,6 +53,33 @@ COMMENT ON FUNCTION @extschema@.lesson_before_row() IS
     'Trigger function of media_assets_lesson_row: finds or makes the assets of a lesson that is written and puts assetId into its items. Never fails the statement because of odd media.';
 COMMENT ON FUNCTION @extschema@.lesson_after_statement() IS
     'Trigger function of media_assets_lesson_insert, _update, _delete and _truncate: makes assets and usages of the lessons written equal to their items. Never fails the statement because of odd media.';
+-- image-to-video thumbnails
+COMMENT ON FUNCTION @extschema@.create_media_tables() IS
+    'Makes media and i2v_jobs in the current schema where they are missing. Alters nothing that exists.';
+COMMENT ON FUNCTION @extschema@.backfill_i2v_thumbnails(pg_catalog.int4, pg_catalog.bool, pg_catalog.bool) IS
+    'Gives generated videos the thumbnails that they lack, from the media they were made of, up whole chains in one run. Dry by default.';
+COMMENT ON FUNCTION @extschema@.explain_i2v_thumbnails(pg_catalog.bool) IS
+    'The decisions of the dry run, one row for each video: outcome, reason, source, and what it would be given.';
+COMMENT ON FUNCTION @extschema@.verify_i2v_thumbnails() IS
+    'Videos that lack what their sources have, asked from the tables anew. No row of severity error = verified.';
+
+-- S3 asset tracking
+COMMENT ON FUNCTION @extschema@.create_scene_tables() IS
+    'Makes scenes, video_sessions and asset_references in the current schema where they are missing. Alters nothing that exists.';
+COMMENT ON FUNCTION @extschema@.extend_scene_tables(pg_catalog.bool) IS
+    'Adds to existing scenes, video_sessions and asset_references what an execution needs; without execute it only shows the DDL.';
+COMMENT ON FUNCTION @extschema@.backfill_s3_assets(pg_catalog.int4, pg_catalog.bool, pg_catalog.text) IS
+    'Gives scenes the structs and references of the objects that their legacy columns name, and sessions their sums. Dry by default.';
+COMMENT ON FUNCTION @extschema@.explain_s3_assets(pg_catalog.text) IS
+    'The decisions of the dry run, one row for each scene and session: outcome, reason, the columns it would get, its references.';
+COMMENT ON FUNCTION @extschema@.verify_s3_assets() IS
+    'What does not fit between scenes, sessions and references, asked from the tables anew. No row of severity error = verified.';
+
+-- importers
+COMMENT ON FUNCTION @extschema@.import_dynamodb_items(pg_catalog.text[], pg_catalog.int8, pg_catalog.bool) IS
+    'Puts the lines of a DynamoDB export into media and i2v_jobs. Rows that are there stay; bad lines are reported by number. Dry by default.';
+COMMENT ON FUNCTION @extschema@.import_convex_documents(pg_catalog.text, pg_catalog.text[], pg_catalog.int8, pg_catalog.bool) IS
+    'Puts the lines of a Convex export into scenes, video_sessions or asset_references. Rows that are there stay; bad lines are reported by number. Dry by default.';
 
 -- used by the key triggers
 COMMENT ON FUNCTION @extschema@.asset_keys_after_insert() IS

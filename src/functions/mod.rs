@@ -1,12 +1,16 @@
 //! The SQL-callable surface, one file for each subject.
 
 mod identity;
+mod import;
 mod keys;
 mod lesson;
 mod lesson_triggers;
+mod outcome;
 mod report;
 mod runs;
+mod s3_assets;
 mod tables;
+mod thumbnails;
 #[cfg(feature = "tiny_job")]
 mod tiny;
 mod triggers;

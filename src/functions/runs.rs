@@ -6,7 +6,7 @@ use media_assets_core::json::{Json, Kind};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{keys, lesson, undo};
+use super::{keys, lesson, s3_assets, thumbnails, undo};
 use crate::engine::ledger::record::RunMode;
 use crate::engine::ledger::runs::Run;
 use crate::engine::ledger::Ledger;
@@ -15,8 +15,10 @@ use crate::engine::options::GivenOptions;
 use crate::engine::{rights, Options};
 use crate::error::{in_transaction_block, invalid_argument, wrong_state};
 use crate::jobs::asset_tables::Found;
+use crate::jobs::i2v_thumbnails::program::ThumbnailsProgram;
 use crate::jobs::keys_program::KeysProgram;
 use crate::jobs::lesson_assets::program::{LessonOptions, LessonProgram};
+use crate::jobs::s3_assets::program::S3Program;
 use crate::jobs::undo::program::UndoProgram;
 use crate::postgres::jsonb::Jsonb;
 use crate::postgres::record::{form, Record};
@@ -24,7 +26,7 @@ use crate::postgres::spi::{self, Connection, Mode};
 use crate::postgres::transaction;
 
 /// The jobs that `run_backfill` knows.
-const JOBS: &str = "Jobs are lesson_assets, asset_keys and undo.";
+const JOBS: &str = "Jobs are lesson_assets, asset_keys, i2v_thumbnails, s3_assets and undo.";
 
 #[pg_extern(sql = r#"
 CREATE PROCEDURE run_backfill(job text, batch integer DEFAULT 500, execute boolean DEFAULT false, options jsonb DEFAULT '{}',
@@ -73,6 +75,20 @@ fn run_backfill(
                 let Some(program) = KeysProgram::load(connection, Found::look(connection), refresh, true)? else {
                     return Err(unknown_job(job));
                 };
+                let run_id = program
+                    .new_run(RunMode::Procedure, how.batch)
+                    .start(connection, &ledger);
+                (Box::new(program), run_id)
+            }
+            "i2v_thumbnails" => {
+                let program = ThumbnailsProgram::new(connection, ThumbnailsProgram::options(given)?, true)?;
+                let run_id = program
+                    .new_run(RunMode::Procedure, how.batch)
+                    .start(connection, &ledger);
+                (Box::new(program), run_id)
+            }
+            "s3_assets" => {
+                let program = S3Program::new(connection, S3Program::options(given)?, true)?;
                 let run_id = program
                     .new_run(RunMode::Procedure, how.batch)
                     .start(connection, &ledger);
@@ -148,6 +164,8 @@ fn stored_program(connection: &Connection, ledger: &Ledger, run: &Run) -> Result
             Some(program) => Ok(Box::new(program)),
             None => Err(unknown_job(&run.job)),
         },
+        "i2v_thumbnails" => Ok(Box::new(ThumbnailsProgram::stored(connection, run)?)),
+        "s3_assets" => Ok(Box::new(S3Program::stored(connection, run)?)),
         "undo" => Ok(Box::new(UndoProgram::stored(connection, ledger, run)?)),
         job => Err(unknown_job(job)),
     }
@@ -196,6 +214,14 @@ fn dry_run(connection: &Connection, job: &str, given: GivenOptions, how: &Option
                 None => keys::KeysResult::default(),
             }
             .columns()
+        }
+        "i2v_thumbnails" => {
+            let program = ThumbnailsProgram::new(connection, ThumbnailsProgram::options(given)?, false)?;
+            thumbnails::run(connection, &program, how, |_| {})?.columns()
+        }
+        "s3_assets" => {
+            let program = S3Program::new(connection, S3Program::options(given)?, false)?;
+            s3_assets::run(connection, &program, how, |_| {})?.columns()
         }
         "undo" => {
             let ledger = Ledger::open(connection)?;

@@ -22,7 +22,31 @@ pub(super) fn put_steps(rows: &RowSet, steps: &[Step], executed: bool) {
     }
 }
 
-pub(super) fn execute_of(execute: Option<bool>) -> Result<bool, ErrorReport> {
+/// Shows the steps of a call that makes or changes tables, and runs them where asked to.
+///
+/// # Errors
+/// What planning them raises; 25006 in a READ ONLY transaction.
+pub fn run_steps(
+    fcinfo: pg_sys::FunctionCallInfo,
+    call: &str,
+    execute: bool,
+    plan: impl FnOnce(&spi::Connection) -> Result<Vec<Step>, ErrorReport>,
+) -> Result<(), ErrorReport> {
+    if execute {
+        backend::prevent_if_read_only(call);
+    }
+    let rows = RowSet::begin(fcinfo)?;
+    spi::connect(|connection| {
+        let steps = plan(connection)?;
+        if execute {
+            table_ddl::run(connection, &steps);
+        }
+        put_steps(&rows, &steps, execute);
+        Ok(())
+    })
+}
+
+pub fn execute_of(execute: Option<bool>) -> Result<bool, ErrorReport> {
     execute.ok_or_else(|| {
         invalid_argument(
             "execute must be true or false, not NULL",
@@ -36,14 +60,7 @@ CREATE FUNCTION create_asset_tables() RETURNS TABLE (relation text, ddl text, ex
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn create_asset_tables(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
-    backend::prevent_if_read_only("create_asset_tables()");
-    let rows = RowSet::begin(fcinfo)?;
-    spi::connect(|connection| {
-        let steps = table_ddl::create(connection)?;
-        table_ddl::run(connection, &steps);
-        put_steps(&rows, &steps, true);
-        Ok(())
-    })
+    run_steps(fcinfo, "create_asset_tables()", true, table_ddl::create)
 }
 
 #[pg_extern(sql = r#"

@@ -2,9 +2,15 @@
 
 pub mod asset_keys;
 pub mod asset_tables;
+pub mod i2v_thumbnails;
+pub mod import;
 pub mod keys_program;
 pub mod lesson_assets;
 pub mod lesson_triggers;
+pub mod media_ddl;
+pub mod needs;
+pub mod s3_assets;
+pub mod scene_ddl;
 pub mod table_ddl;
 #[cfg(feature = "tiny_job")]
 pub mod tiny;

@@ -10,6 +10,7 @@ use super::asset_tables::{
 use super::lesson_assets::STATE;
 
 /// One statement of a call that makes or changes tables.
+#[derive(Clone)]
 pub struct Step {
     pub relation: String,
     pub ddl: String,
@@ -26,7 +27,7 @@ impl Step {
         }
     }
 
-    fn exists(relation: &str) -> Self {
+    pub fn exists(relation: &str) -> Self {
         Step {
             relation: relation.to_owned(),
             ddl: "exists already; nothing is changed".to_owned(),
@@ -283,7 +284,7 @@ fn key_triggers(connection: &Connection, table: &str) -> [Step; 3] {
 }
 
 /// The names that `columns` have in the base table, quoted.
-fn base_columns(connection: &Connection, relation: &Relation, columns: &[&str]) -> String {
+pub fn base_columns(connection: &Connection, relation: &Relation, columns: &[&str]) -> String {
     let names: Vec<String> = columns
         .iter()
         .map(|column| quote_ident(&relation.base_column(connection, column).unwrap_or((*column).to_owned())))
@@ -291,7 +292,11 @@ fn base_columns(connection: &Connection, relation: &Relation, columns: &[&str]) 
     names.join(", ")
 }
 
-fn current_schema(connection: &Connection) -> Result<String> {
+/// The schema that new tables are made in, quoted.
+///
+/// # Errors
+/// 3F000 when the search_path names none.
+pub fn current_schema(connection: &Connection) -> Result<String> {
     let rows = connection.query("SELECT pg_catalog.current_schema()::pg_catalog.text", Mode::Read, &[]);
     rows.text(0, 0).map(|schema| quote_ident(&schema)).ok_or_else(no_schema)
 }

@@ -22,6 +22,7 @@ mod programs;
 pub mod psql;
 pub mod random;
 pub mod runs;
+pub mod scenarios;
 pub mod school;
 pub mod standby;
 
