@@ -9,6 +9,7 @@ mod keys;
 pub mod program;
 mod references;
 mod rows;
+mod subject;
 mod tables;
 mod usages;
 mod uses;

@@ -1,7 +1,10 @@
 //! Undo of the jobs whose changes are rows inserted and values of columns set: one entry for each.
 
+use std::rc::Rc;
+
 use super::cells::Cells;
 use super::rows::InsertedRows;
+use super::subject::Subject;
 use super::{Element, Kind};
 use crate::engine::journal::{CELL_SET, ROW_INSERTED};
 use crate::engine::ledger::runs::Run;
@@ -51,7 +54,7 @@ pub const TABLE_JOBS: &[TableJob] = &[
     },
 ];
 
-pub const PHASES: [&str; 2] = ["cells", "rows"];
+const PHASES: [&str; 2] = ["cells", "rows"];
 
 /// The reasons that a job has for one column or relation.
 pub struct Keep {
@@ -104,13 +107,13 @@ impl Keyed {
 pub struct TableScope {
     job: &'static TableJob,
     /// All relations of the run that are still there, with their names in the ledger.
-    pub relations: Vec<Relation>,
+    relations: Vec<Relation>,
     /// The run inserted rows into these.
     inserted: Vec<Keyed>,
     /// The run set values of these columns.
     set: Vec<(Keyed, String)>,
     /// How many values the run wrote.
-    pub written: i64,
+    written: i64,
 }
 
 impl TableScope {
@@ -191,14 +194,37 @@ impl TableScope {
         })
     }
 
-    /// The relation on which the job's runs exclude each other.
-    pub fn main(&self) -> &Relation {
+    fn keep(&self, relation: &Relation, column: Option<&str>) -> Keep {
+        let rules = self.job.keeps.iter();
+        Keep {
+            rules: rules
+                .filter(|rule| rule.relation == relation.name && rule.column == column)
+                .collect(),
+        }
+    }
+}
+
+impl Subject for TableScope {
+    fn main(&self) -> &Relation {
         &self.relations[0]
     }
 
-    /// # Errors
-    /// 42501 with what the caller may not do to the tables.
-    pub fn check_rights(&self, connection: &Connection) -> Result<()> {
+    fn names(&self) -> Vec<(&'static str, String)> {
+        let names = self.relations.iter();
+        names
+            .map(|relation| (relation.name, relation.sql_name.clone()))
+            .collect()
+    }
+
+    fn phases(&self) -> &'static [&'static str] {
+        &PHASES
+    }
+
+    fn written(&self) -> Option<i64> {
+        Some(self.written)
+    }
+
+    fn check_rights(&self, connection: &Connection) -> Result<()> {
         for table in &self.inserted {
             rights::check_privilege(connection, &table.relation, "DELETE", &[])?;
             // They are locked before they go.
@@ -210,20 +236,7 @@ impl TableScope {
         Ok(())
     }
 
-    fn keep(&self, relation: &Relation, column: Option<&str>) -> Keep {
-        let rules = self.job.keeps.iter();
-        Keep {
-            rules: rules
-                .filter(|rule| rule.relation == relation.name && rule.column == column)
-                .collect(),
-        }
-    }
-
-    /// Values go back before rows go.
-    ///
-    /// # Errors
-    /// 42501 when a table with a foreign key to what would go cannot be seen whole.
-    pub fn kinds(&self, connection: &Connection) -> Result<Vec<Box<dyn Kind>>> {
+    fn kinds(&self, connection: &Connection, _: i64, _: &Rc<Ledger>) -> Result<Vec<Box<dyn Kind>>> {
         let cells = self.set.iter().map(|(table, column)| {
             let keep = self.keep(&table.relation, Some(column));
             (table.clone(), column.clone(), keep)
@@ -239,6 +252,8 @@ impl TableScope {
             Box::new(InsertedRows::new(connection, tables.collect())?),
         ])
     }
+
+    fn begin(&self, _: &Connection, _: i64) {}
 }
 
 /// Elements of one relation and column, and their places.
