@@ -1,4 +1,4 @@
-//! One way to run every job: batches, slices, savepoints with halving, counters, progress, ledger. It knows no lessons.
+//! One way to run every job: batches, slices, savepoints that find the failing row, counters, progress, ledger. It knows no lessons.
 
 mod batch;
 pub mod journal;
