@@ -4,6 +4,7 @@ mod identity;
 mod import;
 mod keys;
 mod lesson;
+mod lesson_triggers;
 mod outcome;
 mod report;
 mod runs;

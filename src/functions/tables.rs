@@ -12,7 +12,7 @@ use crate::postgres::backend;
 use crate::postgres::row_set::RowSet;
 use crate::postgres::spi;
 
-fn put_steps(rows: &RowSet, steps: &[Step], executed: bool) {
+pub(super) fn put_steps(rows: &RowSet, steps: &[Step], executed: bool) {
     for step in steps {
         rows.put(&[
             Some(text_datum(&step.relation)),
@@ -26,7 +26,7 @@ fn put_steps(rows: &RowSet, steps: &[Step], executed: bool) {
 ///
 /// # Errors
 /// What planning them raises; 25006 in a READ ONLY transaction.
-pub fn run_steps(
+pub(super) fn run_steps(
     fcinfo: pg_sys::FunctionCallInfo,
     call: &str,
     execute: bool,
@@ -46,7 +46,7 @@ pub fn run_steps(
     })
 }
 
-pub fn execute_of(execute: Option<bool>) -> Result<bool, ErrorReport> {
+pub(super) fn execute_of(execute: Option<bool>) -> Result<bool, ErrorReport> {
     execute.ok_or_else(|| {
         invalid_argument(
             "execute must be true or false, not NULL",

@@ -6,6 +6,7 @@ pub mod i2v_thumbnails;
 pub mod import;
 pub mod keys_program;
 pub mod lesson_assets;
+pub mod lesson_triggers;
 pub mod media_ddl;
 pub mod needs;
 pub mod s3_assets;

@@ -392,7 +392,7 @@ impl Job for Thumbnails {
                 position: None,
                 outcome: if is_update { "eligible" } else { "skipped" },
                 action: is_update.then_some("update"),
-                reason: verdict.reason,
+                reason: verdict.reason.map(Into::into),
             });
         }
     }
