@@ -24,7 +24,10 @@ SELECT set_has(
            ('explain_lesson_assets'), ('verify_lesson_assets'), ('create_asset_tables'), ('prepare_asset_tables'), ('check_asset_tables'),
            ('dedupe_asset_usages'), ('backfill_asset_keys'), ('run_backfill'), ('resume_backfill'), ('join_backfill'),
            ('pause_backfill'), ('cancel_backfill'), ('retry_quarantined'), ('set_backfill_pace'), ('prune_backfill_runs'),
-           ('undo_backfill'), ('explain_undo'), ('backfill_report')$$,
+           ('undo_backfill'), ('explain_undo'), ('backfill_report'),
+           ('create_media_tables'), ('backfill_i2v_thumbnails'), ('explain_i2v_thumbnails'), ('verify_i2v_thumbnails'),
+           ('create_scene_tables'), ('extend_scene_tables'), ('backfill_s3_assets'), ('explain_s3_assets'), ('verify_s3_assets'),
+           ('import_dynamodb_items'), ('import_convex_documents')$$,
   'every function of the pages is there');
 
 -- Pure functions. STRICT unless the page says otherwise.
@@ -45,7 +48,9 @@ SELECT results_eq(
   $$VALUES ('v', 'u', false)$$,
   name || ' is VOLATILE PARALLEL UNSAFE and takes NULL as an error, not as an answer')
 FROM unnest(ARRAY['backfill_lesson_assets', 'backfill_asset_keys', 'prepare_asset_tables', 'dedupe_asset_usages', 'undo_backfill',
-                  'pause_backfill', 'cancel_backfill', 'retry_quarantined', 'set_backfill_pace', 'prune_backfill_runs']) name;
+                  'pause_backfill', 'cancel_backfill', 'retry_quarantined', 'set_backfill_pace', 'prune_backfill_runs',
+                  'create_media_tables', 'backfill_i2v_thumbnails', 'create_scene_tables', 'extend_scene_tables', 'backfill_s3_assets',
+                  'import_dynamodb_items', 'import_convex_documents']) name;
 SELECT results_eq(
   format('SELECT p.prokind::text, o.proparallel FROM pg_proc p JOIN own_function o USING (oid) WHERE p.proname = %L', name),
   $$VALUES ('p', 'u')$$,
@@ -60,7 +65,8 @@ FROM unnest(ARRAY['explain_undo', 'backfill_report']) name;
 SELECT results_eq($$SELECT provolatile, proparallel, proisstrict FROM own_function WHERE proname = 'backfill_worker_is_alive'$$,
   $$VALUES ('v', 'r', true)$$, 'backfill_worker_is_alive is VOLATILE PARALLEL RESTRICTED STRICT');
 SELECT isnt((SELECT max(proparallel) FROM own_function WHERE proname = name), 's', name || ' reads tables with the caller''s session: not PARALLEL SAFE')
-FROM unnest(ARRAY['explain_lesson_assets', 'verify_lesson_assets', 'check_asset_tables', 'create_asset_tables']) name;
+FROM unnest(ARRAY['explain_lesson_assets', 'verify_lesson_assets', 'check_asset_tables', 'create_asset_tables', 'explain_i2v_thumbnails',
+                  'verify_i2v_thumbnails', 'explain_s3_assets', 'verify_s3_assets']) name;
 SELECT isnt((SELECT max(provolatile) FROM own_function WHERE proname = name), 'i', name || ' is not IMMUTABLE')
 FROM unnest(ARRAY['explain_lesson_assets', 'verify_lesson_assets', 'check_asset_tables', 'create_asset_tables']) name;
 
@@ -97,6 +103,15 @@ SELECT is((SELECT arguments FROM own_function WHERE proname = 'normalize_lesson_
   'OUT duration_seconds integer, OUT aspect_ratio text, OUT is_external boolean, OUT asset_id uuid, OUT metadata jsonb', 'normalize_lesson_media');
 SELECT is((SELECT count(*)::int FROM own_function WHERE proname = 'prepare_asset_tables' AND arguments LIKE 'execute boolean DEFAULT false%'), 1, 'prepare_asset_tables');
 SELECT is((SELECT count(*)::int FROM own_function WHERE proname = 'dedupe_asset_usages' AND arguments LIKE 'execute boolean DEFAULT false%'), 1, 'dedupe_asset_usages');
+
+SELECT is((SELECT arguments FROM own_function WHERE proname = 'backfill_i2v_thumbnails') LIKE
+  'batch integer DEFAULT 500, execute boolean DEFAULT false, allow_private_sources boolean DEFAULT false%', true, 'backfill_i2v_thumbnails');
+SELECT is((SELECT arguments FROM own_function WHERE proname = 'backfill_s3_assets') LIKE
+  'batch integer DEFAULT 500, execute boolean DEFAULT false, bucket_url text DEFAULT NULL%', true, 'backfill_s3_assets');
+SELECT is((SELECT arguments FROM own_function WHERE proname = 'import_dynamodb_items') LIKE
+  'lines text[], first_line bigint DEFAULT 1, execute boolean DEFAULT false%', true, 'import_dynamodb_items');
+SELECT is((SELECT arguments FROM own_function WHERE proname = 'import_convex_documents') LIKE
+  'table_name text, lines text[], first_line bigint DEFAULT 1, execute boolean DEFAULT false%', true, 'import_convex_documents');
 
 SELECT is((SELECT arguments FROM own_function WHERE proname = 'run_backfill') LIKE
   '%job text, %batch integer DEFAULT 500, %execute boolean DEFAULT false, %options jsonb DEFAULT ''{}''::jsonb, INOUT run_id bigint DEFAULT NULL%',

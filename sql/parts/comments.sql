@@ -53,6 +53,7 @@ COMMENT ON FUNCTION @extschema@.lesson_before_row() IS
     'Trigger function of media_assets_lesson_row: finds or makes the assets of a lesson that is written and puts assetId into its items. Never fails the statement because of odd media.';
 COMMENT ON FUNCTION @extschema@.lesson_after_statement() IS
     'Trigger function of media_assets_lesson_insert, _update, _delete and _truncate: makes assets and usages of the lessons written equal to their items. Never fails the statement because of odd media.';
+
 -- image-to-video thumbnails
 COMMENT ON FUNCTION @extschema@.create_media_tables() IS
     'Makes media and i2v_jobs in the current schema where they are missing. Alters nothing that exists.';

@@ -42,6 +42,8 @@ pub struct Relation {
     /// Schema-qualified and quoted.
     pub sql_name: String,
     pub is_view: bool,
+    /// Its rows tell which transaction wrote them: it is no view and no foreign table.
+    pub has_row_versions: bool,
     pub base_oid: pg_sys::Oid,
     pub base_sql_name: String,
     pub columns: HashMap<String, Column>,
@@ -93,7 +95,8 @@ impl Relation {
         }
         let oid: pg_sys::Oid = rows.get(0, 0)?;
         let sql_name = rows.text(0, 1)?;
-        let is_view = rows.text(0, 2)? == "v";
+        let relkind = rows.text(0, 2)?;
+        let is_view = relkind == "v";
         let row_security = rows.get(0, 3).unwrap_or(false);
         let mut base_oid = oid;
         let mut mapping: Option<HashMap<i16, i16>> = None;
@@ -125,6 +128,7 @@ impl Relation {
             row_estimate: base_facts.get(0, 1).unwrap_or(-1.0),
             sql_name,
             is_view,
+            has_row_versions: matches!(relkind.as_str(), "r" | "p"),
             base_oid,
             columns: HashMap::new(),
             row_security,
@@ -189,6 +193,20 @@ impl Relation {
                     base_number,
                 },
             );
+        }
+    }
+
+    /// An expression, a bigint, that tells whether a row `alias` is as it was read: another version of the row has another.
+    /// Where there are no versions it is a hash of `columns`, expressions over the row. It is made of their text, since the
+    /// hash of a record does not tell an empty object from NULL.
+    pub fn row_version(&self, alias: &str, columns: &[String]) -> String {
+        if self.has_row_versions {
+            format!("{alias}.xmin::pg_catalog.text::pg_catalog.int8")
+        } else {
+            format!(
+                "pg_catalog.hashtextextended(ROW({})::pg_catalog.text, 0)",
+                columns.join(", ")
+            )
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) fn put_steps(rows: &RowSet, steps: &[Step], executed: bool) {
 ///
 /// # Errors
 /// What planning them raises; 25006 in a READ ONLY transaction.
-pub fn run_steps(
+pub(super) fn run_steps(
     fcinfo: pg_sys::FunctionCallInfo,
     call: &str,
     execute: bool,
@@ -46,7 +46,7 @@ pub fn run_steps(
     })
 }
 
-pub fn execute_of(execute: Option<bool>) -> Result<bool, ErrorReport> {
+pub(super) fn execute_of(execute: Option<bool>) -> Result<bool, ErrorReport> {
     execute.ok_or_else(|| {
         invalid_argument(
             "execute must be true or false, not NULL",

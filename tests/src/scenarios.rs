@@ -116,7 +116,10 @@ fn nulls(session: &mut Session, table: &str) -> String {
         .filter_map(|row| row[0].clone())
         .map(|name| format!("CASE WHEN jsonb_typeof({name}) = 'null' THEN '{name}' END"))
         .collect();
-    format!("concat_ws(',', {})", cases.join(", "))
+    format!(
+        "concat_ws(',', '', {})",
+        [cases, vec!["NULL".into()]].concat().join(", ")
+    )
 }
 
 /// Equality of jsonb: numbers by value, objects without order.

@@ -274,7 +274,8 @@ fn run_examples(database: &Database, session: &mut Session, examples: &[Example]
     wrong
 }
 
-/// Where the ```sh examples of a section run: a folder of their own, with the clone's `sql/` in it.
+/// Where the ```sh examples of a section run: a folder of their own, with the clone's `sql/` in it, and as `exports/` the
+/// exports that the tests have.
 struct Shell<'d> {
     database: &'d Database,
     folder: std::path::PathBuf,
@@ -287,6 +288,8 @@ impl<'d> Shell<'d> {
         std::fs::create_dir(&folder).expect("a folder can be made");
         let sql = root().join("sql").canonicalize().expect("sql/ is there");
         std::os::unix::fs::symlink(sql, folder.join("sql")).expect("a link can be made");
+        let exports = root().join("tests/data").canonicalize().expect("tests/data is there");
+        std::os::unix::fs::symlink(exports, folder.join("exports")).expect("a link can be made");
         Shell {
             database,
             folder,

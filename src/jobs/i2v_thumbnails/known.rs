@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use media_assets_core::jobs::i2v_thumbnails::{source_of, Job, Known, Media, Source};
 
-use super::tables::Tables;
+use super::tables::{Tables, MEDIA};
 use crate::postgres::arrays;
 use crate::postgres::jsonb::{Jsonb, JsonbRef};
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
@@ -17,7 +17,7 @@ pub struct Row {
     pub thumbnail_urls: Option<Jsonb>,
     pub is_public: Option<bool>,
     pub metadata: Option<Jsonb>,
-    /// Hash of all that is read of the row, by which a write sees whether it has changed.
+    /// By which a write sees whether the row has changed.
     pub fingerprint: i64,
 }
 
@@ -38,10 +38,11 @@ pub struct Store {
     loaded: HashMap<String, Loaded>,
 }
 
-/// An expression over a row `m` of `media`: the hash of the columns that are read. It is made of their text, since the
-/// hash of a record does not tell an empty object from NULL.
-pub const FINGERPRINT: &str =
-    "pg_catalog.hashtextextended(ROW(m.type, m.thumbnail_url, m.thumbnail_urls, m.is_public, m.metadata)::pg_catalog.text, 0)";
+/// An expression over a row `m` of `media`, by which a write sees whether what was read of it has changed.
+pub fn fingerprint(tables: &Tables) -> String {
+    let columns = MEDIA.map(|(name, _)| format!("m.{name}"));
+    tables.media.row_version("m", &columns)
+}
 
 /// The statement that loads ids.
 pub struct Loader {
@@ -50,14 +51,14 @@ pub struct Loader {
 
 impl Loader {
     pub fn new(tables: &Tables) -> Self {
-        let (media, jobs) = (&tables.media.sql_name, &tables.jobs.sql_name);
+        let (media, jobs, fingerprint) = (&tables.media.sql_name, &tables.jobs.sql_name, fingerprint(tables));
         // LATERAL with LIMIT keeps the plan a nested loop over the indexes, whatever the statistics say.
         Loader {
             level: Statement::new(format!(
                 "SELECT u.n, m.fingerprint, m.is_video, m.thumbnail_url, m.thumbnail_urls, m.is_public, m.metadata,
                         j.found, j.media_id, j.original_media_id, r.found, r.media_id, r.original_media_id
                  FROM pg_catalog.unnest($1) WITH ORDINALITY u(id, n)
-                 LEFT JOIN LATERAL (SELECT {FINGERPRINT} AS fingerprint, m.type = 'video' AS is_video,
+                 LEFT JOIN LATERAL (SELECT {fingerprint} AS fingerprint, m.type = 'video' AS is_video,
                                            m.thumbnail_url::pg_catalog.text AS thumbnail_url, m.thumbnail_urls, m.is_public, m.metadata
                                     FROM {media} m WHERE m.id = u.id LIMIT 1) m ON true
                  LEFT JOIN LATERAL (SELECT true AS found, j.media_id::pg_catalog.text AS media_id,

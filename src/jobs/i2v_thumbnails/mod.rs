@@ -18,7 +18,7 @@ use crate::postgres::jsonb::{Jsonb, JsonbRef};
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
 use crate::postgres::{arrays, write_flag};
 use crate::settings::LogDecisions;
-use known::{Loader, Store, FINGERPRINT};
+use known::{fingerprint, Loader, Store};
 pub use tables::Tables;
 
 impl Tally for Counters {
@@ -90,6 +90,7 @@ impl Thumbnails {
     /// Looks at the videos of `buckets` up to `bound`; no bound means that there are none.
     pub fn new(tables: &Rc<Tables>, allow_private_sources: bool, bound: Option<String>, buckets: Buckets) -> Self {
         let media = &tables.media.sql_name;
+        let fingerprint = fingerprint(tables);
         let (greater, not_greater) = (&tables.order.greater, &tables.order.not_greater);
         let in_range = buckets
             .condition("m.id")
@@ -110,7 +111,7 @@ impl Thumbnails {
             these: Statement::new(format!("{select} AND m.id = ANY ($1) ORDER BY m.id")),
             check: Statement::new(format!(
                 "SELECT 1 FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u(id, fingerprint)
-                 CROSS JOIN LATERAL (SELECT {FINGERPRINT} AS fingerprint FROM {media} m WHERE m.id = u.id LIMIT 1) m
+                 CROSS JOIN LATERAL (SELECT {fingerprint} AS fingerprint FROM {media} m WHERE m.id = u.id LIMIT 1) m
                  WHERE m.fingerprint = u.fingerprint"
             )),
             // One that has changed or gone since is not among the locked, so that the count says so.
@@ -120,7 +121,7 @@ impl Thumbnails {
                      FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))
                           WITH ORDINALITY u(id, fingerprint, url, urls, n)
                      JOIN {media} m ON m.id = u.id
-                     WHERE {FINGERPRINT} = u.fingerprint
+                     WHERE {fingerprint} = u.fingerprint
                      ORDER BY u.n FOR NO KEY UPDATE OF m)
                  UPDATE {media} m
                  SET thumbnail_url = COALESCE(l.url, m.thumbnail_url), thumbnail_urls = COALESCE(l.urls, m.thumbnail_urls),
@@ -302,10 +303,10 @@ impl Job for Thumbnails {
             }
         }
         given.sort_unstable_by(|left, right| left.id.cmp(&right.id));
-        let fingerprint = |verdict: &Verdict| verdict.before.as_ref().map(|before| before.fingerprint);
+        let version = |verdict: &Verdict| verdict.before.as_ref().map(|before| before.fingerprint);
         let parameters = [
             arrays::text(given.iter().map(|verdict| Some(verdict.id.as_str()))).into(),
-            arrays::int8(given.iter().map(|verdict| fingerprint(verdict))).into(),
+            arrays::int8(given.iter().map(|verdict| version(verdict))).into(),
             arrays::text(given.iter().map(|verdict| verdict.thumbnail_url.as_deref())).into(),
             arrays::jsonb(given.iter().map(|verdict| verdict.thumbnail_urls.map(Jsonb::datum))).into(),
         ];

@@ -268,14 +268,10 @@ pub fn select_list(relation: &Relation, columns: &[&[Need]]) -> String {
     list.join(", ")
 }
 
-/// An expression: the hash of the columns of a row `s` that are read, by which a write sees whether it has changed.
-/// It is made of their text, since the hash of a record does not tell an empty object from NULL.
+/// An expression over a row `s`, by which a write sees whether what was read of it has changed.
 pub fn fingerprint(relation: &Relation, columns: &[&[Need]]) -> String {
     let all = columns.concat();
     let names = all.iter().filter(|(name, _)| relation.has(name));
     let list: Vec<String> = names.map(|(name, _)| format!("s.{}", quote_ident(name))).collect();
-    format!(
-        "pg_catalog.hashtextextended(ROW({})::pg_catalog.text, 0)",
-        list.join(", ")
-    )
+    relation.row_version("s", &list)
 }

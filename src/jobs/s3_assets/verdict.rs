@@ -114,7 +114,7 @@ impl Decided {
                     position: None,
                     outcome: if migrated { "eligible" } else { "skipped" },
                     action: migrated.then_some("migrate"),
-                    reason: verdict.reason.map(Reason::name).map(Into::into),
+                    reason: verdict.reason.map(|reason| reason.name().into()),
                 });
             }
         }

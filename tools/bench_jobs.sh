@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Measures the thumbnails and the S3 assets beside set-based SQL that does the same and beside a loop row by row.
+#
+#   ROWS=60000 ROUNDS=3 tools/bench_jobs.sh
+#
+# Every measured run starts in a fresh copy of the same database; the ways take turns. Raw figures: target/bench/jobs.csv.
+# shellcheck source=tools/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$root"
+
+rows=${ROWS:-60000}
+rounds=${ROUNDS:-3}
+work=$target/bench
+raw=$work/jobs.csv
+mkdir -p "$work"
+: >"$raw"
+
+export MEDIA_ASSETS_SETTINGS='fsync = on
+full_page_writes = off
+autovacuum = off
+jit = off
+shared_buffers = 2GB
+max_wal_size = 16GB
+checkpoint_timeout = 1d'
+dsn=$(tools/server.sh up 15 bench)
+bin=$(tools/server.sh bindir 15 bench)
+port=${dsn#*port=}
+export PGHOST=127.0.0.1 PGPORT=${port%% *} PGUSER=postgres PGOPTIONS='-c client_min_messages=warning -c media_assets.progress=off'
+
+psql() { "$bin/psql" -XqAt -v ON_ERROR_STOP=1 "$@"; }
+copy_database() { psql -d postgres -c "DROP DATABASE IF EXISTS $2" -c "CREATE DATABASE $2 TEMPLATE $1" -c CHECKPOINT; }
+
+# measure JOB WAY ROUND: seconds and processor seconds of a script of SQL.
+measure() {
+  local result
+  copy_database start_jobs run_jobs
+  result=$(psql -d run_jobs -v file="bench/jobs/$1_$2.sql" <<'SQL'
+CREATE FUNCTION pg_temp.processor() RETURNS numeric LANGUAGE sql AS $$
+  SELECT (split_part(stat, ' ', 14)::numeric + split_part(stat, ' ', 15)::numeric) / 100 FROM pg_read_file('/proc/self/stat') stat
+$$;
+SELECT asset_key_version() \g /dev/null
+SELECT clock_timestamp() AS began, pg_temp.processor() AS processor \gset
+\o /dev/null
+\i :file
+\o
+SELECT round(extract(epoch FROM clock_timestamp() - :'began'), 3) || ',' || pg_temp.processor() - :processor;
+SQL
+  )
+  printf '%s,%s,%s,%s\n' "$1" "$2" "$3" "$result" >>"$raw"
+  say "  round $3  $1 $(printf '%-8s' "$2") ${result%%,*} s"
+  # What they left has to be the same.
+  if [ "$3" = 1 ] && [ "$2" != dry_run ]; then
+    psql -d run_jobs -c "SELECT md5(string_agg(t, '|' ORDER BY t)) FROM (
+      SELECT ROW(id, thumbnail_url, thumbnail_urls)::text AS t FROM media
+      UNION ALL SELECT ROW(id, video_asset, source_code_asset, assets_status, asset_version, previous_asset_versions)::text FROM scenes
+      UNION ALL SELECT ROW(id, asset_count, total_asset_size, assets_status)::text FROM video_sessions
+      UNION ALL SELECT ROW(entity_type, entity_id, asset_type, s3_key, s3_url, content_type, size, checksum, version, metadata)::text FROM asset_references) t" |
+      sed "s/^/    rows of $1 $2: /" >&2
+  fi
+}
+
+say "generating $rows videos and $rows scenes"
+psql -d postgres -c 'DROP DATABASE IF EXISTS start_jobs' -c 'CREATE DATABASE start_jobs'
+psql -d start_jobs -v rows="$rows" -f bench/jobs/schema.sql >/dev/null
+for round in $(seq "$rounds"); do
+  for job in i2v s3; do
+    for way in set engine dry_run; do measure "$job" "$way" "$round"; done
+    if [ "$round" = 1 ]; then measure "$job" loop "$round"; fi
+  done
+done
+psql -d postgres -c 'DROP DATABASE run_jobs'
+
+{
+  echo 'CREATE TEMPORARY TABLE raw (job text, way text, round int, seconds numeric, processor numeric);'
+  echo 'COPY raw FROM STDIN CSV;'
+  cat "$raw"
+  echo '\.'
+  cat <<'SQL'
+\pset format aligned
+\pset tuples_only off
+\pset footer off
+WITH m AS (
+  SELECT job, way, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::numeric AS seconds,
+         percentile_cont(0.5) WITHIN GROUP (ORDER BY processor)::numeric AS processor, string_agg(round(seconds, 2)::text, ' ' ORDER BY round) AS figures
+  FROM raw GROUP BY job, way)
+SELECT m.job, m.way, round(m.seconds, 2) AS "median s", round(m.seconds / s.seconds, 2) AS "of set-based", round(m.processor, 2) AS "processor s",
+       round(m.processor / s.processor, 2) AS "of set-based's", m.figures AS "each run, s"
+FROM m JOIN m s ON s.job = m.job AND s.way = 'set' ORDER BY m.job, array_position(ARRAY['set', 'engine', 'dry_run', 'loop'], m.way);
+SQL
+} | psql -d postgres
