@@ -106,3 +106,21 @@ COMMENT ON FUNCTION @extschema@.explain_undo(pg_catalog.int8) IS
     'What undo_backfill would do with each value that the run wrote, and why it would leave one alone.';
 COMMENT ON FUNCTION @extschema@.backfill_worker_is_alive(pg_catalog.int4, pg_catalog.timestamptz) IS
     'Used by the view backfill_progress: whether the server has that backend now.';
+
+-- collection ingest
+COMMENT ON FUNCTION @extschema@.create_ingest_tables() IS
+    'Makes the enum asset_state, collections and collection_assets in the current schema where they are missing, with constraints and lifecycle triggers. Alters nothing that exists.';
+COMMENT ON FUNCTION @extschema@.collection_item_key(pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+    'The canonical key of an item (path or external id) of a collection; NULL for a locator that identifies nothing.';
+COMMENT ON FUNCTION @extschema@.ingest_decision(pg_catalog.bool, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
+    'Create, update or skip one discovered item, why, and in which state its row ends; NULL signatures are unknown, NULL checksums are no enrichers.';
+COMMENT ON FUNCTION @extschema@.ingest_collection(pg_catalog.text, pg_catalog.regclass, pg_catalog.bool, pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.bool, pg_catalog.float8, pg_catalog.int4) IS
+    'Makes or updates a row of collection_assets for each item of a table or view, as one unit of work. Dry by default; the counters of the dry run are those of the execution.';
+COMMENT ON FUNCTION @extschema@.explain_ingest_collection(pg_catalog.text, pg_catalog.regclass, pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.bool, pg_catalog.float8) IS
+    'The decisions of the dry run, one row for each item in scope and for each asset that a reconciliation would remove.';
+COMMENT ON FUNCTION @extschema@.check_collection_asset(pg_catalog.text, pg_catalog.bool, pg_catalog.bool, pg_catalog.text, pg_catalog.int8, pg_catalog.timestamptz, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.bool, pg_catalog.text, pg_catalog.int8, pg_catalog.timestamptz, pg_catalog.text, pg_catalog.text) IS
+    'Used by the lifecycle triggers: raises 23514 when a row of collection_assets may not be inserted, or updated, like that.';
+COMMENT ON FUNCTION @extschema@.collection_asset_lifecycle() IS
+    'Trigger function of collection_assets: no row is created ready or approved, and none stays so when its content or its enrichers change.';
+COMMENT ON FUNCTION @extschema@.ingest_result(pg_catalog.int8) IS
+    'An ingest run as JSON: status, scope, collection, counters, ids of created and updated assets (null where changes are not logged), last_ingest_time.';

@@ -1,6 +1,7 @@
 //! The SQL-callable surface, one file for each subject.
 
 mod identity;
+mod ingest;
 mod keys;
 mod lesson;
 mod report;

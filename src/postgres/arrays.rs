@@ -61,6 +61,14 @@ const INT8: Element = Element {
     align: b'd',
 };
 
+const TIMESTAMPTZ: Element = Element {
+    type_oid: pg_sys::TIMESTAMPTZOID,
+    array_oid: pg_sys::TIMESTAMPTZARRAYOID,
+    length: 8,
+    by_value: true,
+    align: b'd',
+};
+
 fn build(element: &Element, values: impl Iterator<Item = Option<Datum>>) -> ArrayDatum {
     let mut datums = Vec::with_capacity(values.size_hint().0);
     let mut nulls = Vec::with_capacity(values.size_hint().0);
@@ -145,4 +153,9 @@ pub fn int4(values: impl Iterator<Item = Option<i32>>) -> ArrayDatum {
 
 pub fn int8(values: impl Iterator<Item = Option<i64>>) -> ArrayDatum {
     build(&INT8, values.map(|value| value.map(Datum::from)))
+}
+
+/// Times as PostgreSQL counts them: microseconds since 2000.
+pub fn timestamptz(values: impl Iterator<Item = Option<i64>>) -> ArrayDatum {
+    build(&TIMESTAMPTZ, values.map(|value| value.map(Datum::from)))
 }

@@ -35,6 +35,12 @@ impl Jsonb {
         }
     }
 
+    /// Takes a value of a jsonb column, which the caller reads while it has the rows.
+    pub fn of_column(datum: Datum) -> Self {
+        // SAFETY: the statement that gave the datum selects a column of type jsonb; detoasted into the current context.
+        unsafe { Self::from_raw(datum) }
+    }
+
     pub fn datum(self) -> Datum {
         Datum::from(self.pointer)
     }

@@ -3,6 +3,7 @@
 //! What somebody changed since is theirs: it is left alone and reported as a conflict.
 
 mod assets;
+mod ingest;
 mod items;
 mod keys;
 pub mod program;

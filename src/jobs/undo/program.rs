@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::assets::Assets;
+use super::ingest;
 use super::items::Items;
 use super::keys::{Change, Keys};
 use super::references::References;
@@ -18,6 +19,7 @@ use crate::engine::relation::{LockTarget, Relation};
 use crate::engine::{rights, Job, Tally};
 use crate::error::{no_such_run, not_supported, not_undoable, wrong_state, Result};
 use crate::jobs::asset_tables::{self, Found, Tables};
+use crate::jobs::collection_ingest::{self, changes::RESTORED, tables as ingest_tables};
 use crate::jobs::keys_program::KeysProgram;
 use crate::postgres::spi::{Connection, Mode};
 
@@ -38,6 +40,8 @@ pub struct UndoProgram {
     ledger: Rc<Ledger>,
     /// `None` for a run that knew assets only.
     lessons: Option<LessonScope>,
+    /// `None` for a run that ingested nothing.
+    ingest: Option<ingest_tables::Tables>,
     assets: Relation,
     /// Values that the run wrote, by its counters.
     written: i64,
@@ -65,7 +69,15 @@ impl UndoProgram {
         }
         let written = check_changes_were_kept(connection, ledger, &undone)?;
         let found = Found::look_at(connection, &|name| undone.relation(name).map(str::to_owned));
+        let mut ingest = None;
         let (scope, assets) = match undone.job.as_str() {
+            collection_ingest::JOB => {
+                let tables =
+                    ingest_tables::Tables::load(connection, &|name| undone.relation(name).map(str::to_owned), false)?;
+                let assets = tables.assets.clone();
+                ingest = Some(tables);
+                (None, Some(assets))
+            }
             "lesson_assets" => {
                 let tables = Rc::new(asset_tables::load_found(connection, found, false)?);
                 let Some(usages) = tables.usages.clone() else {
@@ -81,7 +93,7 @@ impl UndoProgram {
             job => {
                 return Err(not_supported(
                     format!("job {job} cannot be undone"),
-                    "Jobs that can be are lesson_assets and asset_keys.",
+                    "Jobs that can be are lesson_assets, asset_keys and collection_ingest.",
                 ))
             }
         };
@@ -92,6 +104,7 @@ impl UndoProgram {
             undone,
             ledger: Rc::new(Ledger::open(connection)?),
             lessons: scope,
+            ingest,
             assets,
             written,
             execute,
@@ -116,6 +129,11 @@ impl UndoProgram {
     }
 
     fn check_rights(&self, connection: &Connection) -> Result<()> {
+        if let Some(tables) = &self.ingest {
+            rights::check_privilege(connection, &tables.collections, "UPDATE", &["last_ingest_time"])?;
+            rights::check_privilege(connection, &tables.assets, "UPDATE", &RESTORED)?;
+            return rights::check_privilege(connection, &tables.assets, "DELETE", &[]);
+        }
         rights::check_privilege(connection, &self.assets, "UPDATE", &["canonical_key"])?;
         let Some(LessonScope { tables, usages }) = &self.lessons else {
             return Ok(());
@@ -140,9 +158,10 @@ impl UndoProgram {
             mode,
             batch,
             options: vec![("run_id", self.undone.run_id.to_string())],
-            relations: match &self.lessons {
-                Some(lessons) => lessons.tables.names(),
-                None => vec![("assets", self.assets.sql_name.clone())],
+            relations: match (&self.lessons, &self.ingest) {
+                (Some(lessons), _) => lessons.tables.names(),
+                (None, Some(tables)) => tables.names(),
+                (None, None) => vec![("assets", self.assets.sql_name.clone())],
             },
             phases: self.phases(),
             bounds: vec![None; self.phases().len()],
@@ -152,7 +171,9 @@ impl UndoProgram {
     }
 
     fn phases(&self) -> &'static [&'static str] {
-        if self.lessons.is_some() {
+        if self.ingest.is_some() {
+            &ingest::PHASES
+        } else if self.lessons.is_some() {
             &PHASES
         } else {
             &PHASES[OF_LESSONS..]
@@ -164,6 +185,9 @@ impl UndoProgram {
     /// # Errors
     /// 42501 when a table with a foreign key to what would go cannot be seen whole.
     pub fn jobs(&self, connection: &Connection) -> Result<Vec<Undo>> {
+        if let Some(tables) = &self.ingest {
+            return Ok(self.undoing(ingest::kinds(connection, tables)?));
+        }
         let uses = Rc::new(RefCell::new(Uses::default()));
         let mut kinds: Vec<Box<dyn Kind>> = Vec::new();
         if let Some(LessonScope { tables, usages }) = &self.lessons {
@@ -182,10 +206,12 @@ impl UndoProgram {
         let cleared = self.undone.options.contains_key("refresh").then(Rc::default);
         kinds.push(Box::new(Keys::new(&self.assets, Change::Set, cleared.as_ref())));
         kinds.push(Box::new(Keys::new(&self.assets, Change::Released, cleared.as_ref())));
-        Ok(kinds
-            .into_iter()
-            .map(|kind| Undo::new(self.undone.run_id, &self.ledger, kind, self.execute))
-            .collect())
+        Ok(self.undoing(kinds))
+    }
+
+    fn undoing(&self, kinds: Vec<Box<dyn Kind>>) -> Vec<Undo> {
+        let undo = |kind| Undo::new(self.undone.run_id, &self.ledger, kind, self.execute);
+        kinds.into_iter().map(undo).collect()
     }
 
     /// A run that is being taken back does not go on: a batch that somebody resumed is waited for, no other follows.
@@ -228,6 +254,9 @@ fn check_changes_were_kept(connection: &Connection, ledger: &Ledger, undone: &Ru
         "usages_created",
         "lesson_items_patched_with_asset_id",
         "keyed",
+        "assets_ingested",
+        "assets_updated",
+        "assets_removed",
     ];
     let rows = ledger.run(
         connection,
