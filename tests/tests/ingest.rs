@@ -4,7 +4,7 @@ use media_assets_tests::ingest::{
     add_collection, arguments, checksum, contents, counters, create_tables, fill, INGEST_COUNTERS,
 };
 use media_assets_tests::json::{as_text, vectors};
-use media_assets_tests::{each_server, literal, literal_or_null, words, Session};
+use media_assets_tests::{each_server, literal_or_null, words, Session};
 use serde_json::Value;
 
 fn field(row: &Value, name: &str) -> String {
@@ -335,7 +335,7 @@ fn undo_never_brings_back_ready_or_an_approval() {
         );
         session.run(&format!("SELECT * FROM undo_backfill({run}, true)"));
         assert_eq!(
-            session.text("SELECT state || size FROM collection_assets WHERE uri = '/m/4.mkv'"),
+            session.text("SELECT concat(state, size) FROM collection_assets WHERE uri = '/m/4.mkv'"),
             "enriching4"
         );
         let now = contents(&mut session, false);
