@@ -176,6 +176,32 @@ pub fn ingest_refused(error: IngestError, detail: impl Into<String>) -> ErrorRep
         .set_hint(error.hint())
 }
 
+/// A directory of the server that cannot be read, with the SQLSTATE that PostgreSQL gives such errors (58P01, 42501 or
+/// 58030).
+pub fn directory_unreadable(root: &str, error: &std::io::Error) -> ErrorReport {
+    let code = match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Code::ERRCODE_UNDEFINED_FILE,
+        std::io::ErrorKind::PermissionDenied => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        _ => Code::ERRCODE_IO_ERROR,
+    };
+    report(code, format!("cannot read directory {root}: {error}")).set_hint(
+        "It is a directory of the server's machine; for one of yours: media-assets ingest COLLECTION --path DIR",
+    )
+}
+
+/// Files of the server are for those who may read them anyway (42501).
+pub fn may_not_read_server_files(function: &str, role: &str) -> ErrorReport {
+    report(
+        Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("permission denied for function {function}"),
+    )
+    .set_detail("Only members of the role pg_read_server_files may look at files of the server.")
+    .set_hint(format!(
+        "GRANT pg_read_server_files TO {}; or from a shell: media-assets ingest COLLECTION --path DIR",
+        pgrx::spi::quote_identifier(role)
+    ))
+}
+
 /// A sum of a batch's counters that does not hold: a defect of ours, and the batch must not land.
 pub fn counters_do_not_add_up(sum: &str) -> ErrorReport {
     report(

@@ -1,5 +1,6 @@
 //! How the client ends when something fails: its exit code, and what it prints.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use serde_json::{json, Value};
@@ -102,7 +103,7 @@ impl Failure {
     /// Prints the failure, JSON on standard output, text on standard error, and gives the exit code.
     pub fn report(&self, json: bool) -> ExitCode {
         if json {
-            println!("{}", self.to_json());
+            let _ = writeln!(std::io::stdout(), "{}", self.to_json());
         } else {
             eprintln!("media-assets: {}", self.message);
             if let Some(detail) = &self.detail {

@@ -3,6 +3,7 @@
 
 mod connection;
 mod failure;
+mod ingest;
 
 use std::process::ExitCode;
 
@@ -20,16 +21,22 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Ingest(ingest::Arguments),
+}
 
 impl Command {
-    fn run(self) -> Result<(), Failure> {
-        match self {}
+    fn run(&self) -> Result<(), Failure> {
+        match self {
+            Command::Ingest(arguments) => arguments.run(),
+        }
     }
 
     /// Whether everything that is printed has to be JSON.
     fn wants_json(&self) -> bool {
-        match *self {}
+        match self {
+            Command::Ingest(arguments) => arguments.json,
+        }
     }
 }
 

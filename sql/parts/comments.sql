@@ -124,3 +124,15 @@ COMMENT ON FUNCTION @extschema@.collection_asset_lifecycle() IS
     'Trigger function of collection_assets: no row is created ready or approved, and none stays so when its content or its enrichers change.';
 COMMENT ON FUNCTION @extschema@.ingest_result(pg_catalog.int8) IS
     'An ingest run as JSON: status, scope, collection, counters, ids of created and updated assets (null where changes are not logged), last_ingest_time.';
+COMMENT ON FUNCTION @extschema@.discover_files(pg_catalog.text, pg_catalog.text[], pg_catalog.bool, pg_catalog.bool) IS
+    'Media files below a directory of the server as items, in the order of their paths; what cannot be read is an item without locator. For members of pg_read_server_files.';
+COMMENT ON FUNCTION @extschema@.plex_items(pg_catalog.jsonb, pg_catalog.jsonb) IS
+    'The playable entries of a Plex library response as items, their paths turned into local ones.';
+COMMENT ON FUNCTION @extschema@.map_media_path(pg_catalog.text, pg_catalog.jsonb) IS
+    'A path of a media server with its longest mapped prefix of whole segments replaced; as it is when none fits.';
+COMMENT ON FUNCTION @extschema@.collection_asset_rekey(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+    'The key that a stored asset would have now, from its uri or the locator in its key; NULL where neither fits its key.';
+COMMENT ON FUNCTION @extschema@.rekey_collection(pg_catalog.text, pg_catalog.bool) IS
+    'Assets of a collection whose key the rules, or case_sensitive, make anew; with execute they get it. Collisions are reported and left.';
+COMMENT ON FUNCTION @extschema@.verify_collection_assets(pg_catalog.text) IS
+    'What does not fit in collections and collection_assets, asked from the tables anew. No row of severity error = verified.';

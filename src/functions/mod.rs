@@ -1,7 +1,9 @@
 //! The SQL-callable surface, one file for each subject.
 
 mod identity;
+mod importers;
 mod ingest;
+mod ingest_keys;
 mod keys;
 mod lesson;
 mod report;

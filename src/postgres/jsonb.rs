@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use media_assets_core::json::{Json, Kind};
+use media_assets_core::json::{Json, Kind, Members};
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::pg_sys::{self, jbvType, Datum, JsonbValue};
 use pgrx::pgrx_sql_entity_graph::metadata::{
@@ -183,6 +183,18 @@ impl<'a> JsonbRef<'a> {
         let mut value = self.value;
         // SAFETY: the value is complete; the function copies it.
         Datum::from(unsafe { pg_sys::JsonbValueToJsonb(&mut value) })
+    }
+}
+
+impl<'a> Members<'a> for JsonbRef<'a> {
+    fn member(self, index: usize) -> Option<(Cow<'a, str>, Self)> {
+        Members::members(self).nth(index)
+    }
+
+    fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Self)> {
+        JsonbRef::members(self)
+            .into_iter()
+            .map(|(name, value)| (Cow::Owned(name), value))
     }
 }
 

@@ -127,6 +127,10 @@ impl Parameter {
             .unzip()
     }
 
+    pub fn null_uuid() -> Self {
+        Self::null(pg_sys::UUIDOID)
+    }
+
     /// A `uuid`.
     pub fn uuid(id: [u8; 16]) -> Self {
         Parameter {

@@ -130,6 +130,12 @@ impl Target {
         let mode = if only_sockets { SslMode::Disable } else { self.ssl_mode };
         let plainly = |config: &Config| config.connect(NoTls);
         let mut config = self.config.clone();
+        // What a run could not write is said in WARNINGs.
+        config.notice_callback(|notice| {
+            if matches!(notice.severity(), "WARNING") {
+                eprintln!("WARNING: {}", notice.message());
+            }
+        });
         let result = match mode {
             SslMode::Disable => plainly(config.ssl_mode(Negotiation::Disable)),
             SslMode::Allow => match plainly(config.ssl_mode(Negotiation::Disable)) {

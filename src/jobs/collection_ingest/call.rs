@@ -67,6 +67,31 @@ impl Collection {
 /// # Errors
 /// The first gate that is closed (42704, 22023, 55000), which is logged too.
 pub fn open(connection: &Connection, tables: &Tables, asked: &Asked, mode: Mode) -> Result<Collection> {
+    let (collection, sync_enabled, ingestible) = read(connection, tables, asked, mode)?;
+    asked
+        .request()
+        .check(sync_enabled, ingestible)
+        .map_err(|error| refused(error, asked, collection.name.as_deref().unwrap_or_default()))?;
+    Ok(collection)
+}
+
+/// The collection called `name`, whatever may be done with it; locked where it is to be written.
+///
+/// # Errors
+/// 42704, 22023.
+pub fn find_by_name(connection: &Connection, tables: &Tables, name: &str, mode: Mode) -> Result<Collection> {
+    let asked = Asked {
+        collection: name.to_owned(),
+        title: None,
+        season: None,
+        episode: None,
+        reconcile: false,
+        max_removed_fraction: 0.0,
+    };
+    read(connection, tables, &asked, mode).map(|(collection, ..)| collection)
+}
+
+fn read(connection: &Connection, tables: &Tables, asked: &Asked, mode: Mode) -> Result<(Collection, bool, bool)> {
     let uuid = find(connection, tables, asked, mode)?;
     // Two runs of one collection go one after the other: the second waits here, and reads what the first left.
     let lock = match mode {
@@ -87,10 +112,9 @@ pub fn open(connection: &Connection, tables: &Tables, asked: &Asked, mode: Mode)
         return Err(refused(IngestError::CollectionNotFound, asked, ""));
     }
     let flag = |column| rows.get::<bool>(0, column).unwrap_or_default();
-    let enrichers = rows.datum(0, 5).and_then(|datum| {
-        let enrichers = Jsonb::of_column(datum);
-        enricher_checksum(enrichers.value())
-    });
+    let enrichers = rows
+        .datum(0, 5)
+        .and_then(|datum| enricher_checksum(Jsonb::of_column(datum).value()));
     let collection = Collection {
         uuid,
         name: rows.text(0, 0),
@@ -98,11 +122,7 @@ pub fn open(connection: &Connection, tables: &Tables, asked: &Asked, mode: Mode)
         case_sensitive: flag(2),
         enrichers,
     };
-    asked
-        .request()
-        .check(flag(3), flag(4))
-        .map_err(|error| refused(error, asked, collection.name.as_deref().unwrap_or_default()))?;
-    Ok(collection)
+    Ok((collection, flag(3), flag(4)))
 }
 
 fn find(connection: &Connection, tables: &Tables, asked: &Asked, mode: Mode) -> Result<[u8; 16]> {
