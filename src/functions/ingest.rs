@@ -484,12 +484,12 @@ fn explained(shown: Shown<'_>) -> [Option<Datum>; 6] {
     }
 }
 
-/// What a run did, as JSON.
-#[pg_extern(stable, parallel_restricted)]
+/// What a run did, as JSON; also of a run that the same statement has just made.
+#[pg_extern(volatile, parallel_restricted)]
 fn ingest_result(run_id: Option<i64>) -> Result<Jsonb, ErrorReport> {
     spi::connect(|connection| {
         let ledger = Ledger::open(connection)?;
-        let run = Run::find(connection, &ledger, run_id, Mode::Read)?;
+        let run = Run::find(connection, &ledger, run_id, Mode::Write)?;
         if run.job != JOB {
             return Err(invalid_argument(
                 format!("run {} is no ingest but a run of {}", run.run_id, run.job),
@@ -498,7 +498,7 @@ fn ingest_result(run_id: Option<i64>) -> Result<Jsonb, ErrorReport> {
         }
         let rows = ledger.run(
             connection,
-            Mode::Read,
+            Mode::Write,
             "SELECT jsonb_build_object(
                  'status', CASE r.state WHEN 'finished' THEN 'success' ELSE r.state END,
                  'scope', r.options -> 'scope',
