@@ -1,5 +1,6 @@
 //! The only place that knows SQLSTATEs: every error a user can meet, with what to type next.
 
+use media_assets_core::jobs::collection_ingest::IngestError;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::PgSqlErrorCode as Code;
 
@@ -160,6 +161,60 @@ pub fn not_prepared(
         _ => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
     };
     report(code, message).set_detail(detail).set_hint(hint)
+}
+
+/// What the lifecycle of an asset forbids (23514).
+pub fn lifecycle_violation(message: impl Into<String>, hint: impl Into<String>) -> ErrorReport {
+    report(Code::ERRCODE_CHECK_VIOLATION, message).set_hint(hint)
+}
+
+/// An ingest that does not start, or is given up before it writes: 42704 unknown collection, P0002 scope without a match,
+/// 22023 arguments, 55000 what the collection or its items do not allow.
+pub fn ingest_refused(error: IngestError, detail: impl Into<String>) -> ErrorReport {
+    let code = match error {
+        IngestError::CollectionNotFound => Code::ERRCODE_UNDEFINED_OBJECT,
+        IngestError::ScopeNotFound => Code::ERRCODE_NO_DATA_FOUND,
+        IngestError::CollectionAmbiguous
+        | IngestError::SeasonNeedsTitle
+        | IngestError::EpisodeNeedsSeason
+        | IngestError::NegativeScope
+        | IngestError::ReconcileNeedsFullScope
+        | IngestError::FractionOutOfRange => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+        IngestError::NotSyncEnabled
+        | IngestError::NotIngestible
+        | IngestError::ReconcileEmpty
+        | IngestError::ReconcileIncomplete
+        | IngestError::ReconcileFraction => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+    };
+    report(code, error.to_string())
+        .set_detail(detail)
+        .set_hint(error.hint())
+}
+
+/// A directory of the server that cannot be read, with the SQLSTATE that PostgreSQL gives such errors (58P01, 42501 or
+/// 58030).
+pub fn directory_unreadable(root: &str, error: &std::io::Error) -> ErrorReport {
+    let code = match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Code::ERRCODE_UNDEFINED_FILE,
+        std::io::ErrorKind::PermissionDenied => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        _ => Code::ERRCODE_IO_ERROR,
+    };
+    report(code, format!("cannot read directory {root}: {error}")).set_hint(
+        "It is a directory of the server's machine; for one of yours: media-assets ingest COLLECTION --path DIR",
+    )
+}
+
+/// Files of the server are for those who may read them anyway (42501).
+pub fn may_not_read_server_files(function: &str, role: &str) -> ErrorReport {
+    report(
+        Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("permission denied for function {function}"),
+    )
+    .set_detail("Only members of the role pg_read_server_files may look at files of the server.")
+    .set_hint(format!(
+        "GRANT pg_read_server_files TO {}; or from a shell: media-assets ingest COLLECTION --path DIR",
+        pgrx::spi::quote_identifier(role)
+    ))
 }
 
 /// A sum of a batch's counters that does not hold: a defect of ours, and the batch must not land.

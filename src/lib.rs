@@ -16,6 +16,7 @@ pgrx::pg_module_magic!(name, version);
 
 pgrx::extension_sql_file!("../sql/parts/key_triggers.sql", name = "key_triggers");
 pgrx::extension_sql_file!("../sql/parts/ledger.sql", name = "ledger");
+pgrx::extension_sql_file!("../sql/parts/ingest_lifecycle.sql", name = "ingest_lifecycle");
 pgrx::extension_sql_file!(
     "../sql/parts/progress.sql",
     name = "progress",

@@ -78,11 +78,12 @@ part_lint() {
   run 'format' whole cargo fmt --all -- --check || true
   run 'clippy core' whole cargo clippy --quiet -p media-assets-core --all-targets -- -D warnings || true
   run 'clippy tests' whole cargo clippy --quiet -p media-assets-tests --all-targets -- -D warnings || true
+  run 'clippy client' whole cargo clippy --quiet -p media-assets -p media-assets-scanner --all-targets -- -D warnings || true
   run 'clippy extension' whole clippy_major 15 || true
   for major in 13 14 17; do run "compiles for $major" whole check_major "$major" || true; done
 }
 
-part_core() { run 'core' cargo cargo test --quiet -p media-assets-core || true; }
+part_core() { run 'core' cargo cargo test --quiet -p media-assets-core -p media-assets-scanner || true; }
 
 up() { # MAJOR: the server that the SQL and client parts use
   # The tiny job proves that the engine knows no lessons; releases do not have it.
@@ -123,7 +124,7 @@ client_tests() {
     bin=$(tools/server.sh bindir "$major" "$server_name") || return
     export "MEDIA_ASSETS_PG${major}_DSN=$dsn" "MEDIA_ASSETS_PG${major}_BINDIR=$bin"
   done
-  cargo test --quiet --no-fail-fast -p media-assets-tests
+  cargo test --quiet --no-fail-fast -p media-assets-tests -p media-assets
 }
 
 part_client() {

@@ -144,3 +144,33 @@ COMMENT ON FUNCTION @extschema@.explain_undo(pg_catalog.int8) IS
     'What undo_backfill would do with each value that the run wrote, and why it would leave one alone.';
 COMMENT ON FUNCTION @extschema@.backfill_worker_is_alive(pg_catalog.int4, pg_catalog.timestamptz) IS
     'Used by the view backfill_progress: whether the server has that backend now.';
+
+-- collection ingest
+COMMENT ON FUNCTION @extschema@.create_ingest_tables() IS
+    'Makes the enum asset_state, collections and collection_assets in the current schema where they are missing, with constraints and lifecycle triggers. Alters nothing that exists.';
+COMMENT ON FUNCTION @extschema@.collection_item_key(pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+    'The canonical key of an item (path or external id) of a collection; NULL for a locator that identifies nothing.';
+COMMENT ON FUNCTION @extschema@.ingest_decision(pg_catalog.bool, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
+    'Create, update or skip one discovered item, why, and in which state its row ends; NULL signatures are unknown, NULL checksums are no enrichers.';
+COMMENT ON FUNCTION @extschema@.ingest_collection(pg_catalog.text, pg_catalog.regclass, pg_catalog.bool, pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.bool, pg_catalog.float8, pg_catalog.int4) IS
+    'Makes or updates a row of collection_assets for each item of a table or view, as one unit of work. Dry by default; the counters of the dry run are those of the execution.';
+COMMENT ON FUNCTION @extschema@.explain_ingest_collection(pg_catalog.text, pg_catalog.regclass, pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.bool, pg_catalog.float8) IS
+    'The decisions of the dry run, one row for each item in scope and for each asset that a reconciliation would remove.';
+COMMENT ON FUNCTION @extschema@.check_collection_asset(pg_catalog.text, pg_catalog.bool, pg_catalog.bool, pg_catalog.text, pg_catalog.int8, pg_catalog.timestamptz, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.bool, pg_catalog.text, pg_catalog.int8, pg_catalog.timestamptz, pg_catalog.text, pg_catalog.text) IS
+    'Used by the lifecycle triggers: raises 23514 when a row of collection_assets may not be inserted, or updated, like that.';
+COMMENT ON FUNCTION @extschema@.collection_asset_lifecycle() IS
+    'Trigger function of collection_assets: no row is created ready or approved, and none stays so when its content or its enrichers change.';
+COMMENT ON FUNCTION @extschema@.ingest_result(pg_catalog.int8) IS
+    'An ingest run as JSON: status, scope, collection, counters, ids of created and updated assets (null where changes are not logged), last_ingest_time.';
+COMMENT ON FUNCTION @extschema@.discover_files(pg_catalog.text, pg_catalog.text[], pg_catalog.bool, pg_catalog.bool) IS
+    'Media files below a directory of the server as items, in the order of their paths; what cannot be read is an item without locator. For members of pg_read_server_files.';
+COMMENT ON FUNCTION @extschema@.plex_items(pg_catalog.jsonb, pg_catalog.jsonb) IS
+    'The playable entries of a Plex library response as items, their paths turned into local ones.';
+COMMENT ON FUNCTION @extschema@.map_media_path(pg_catalog.text, pg_catalog.jsonb) IS
+    'A path of a media server with its longest mapped prefix of whole segments replaced; as it is when none fits.';
+COMMENT ON FUNCTION @extschema@.collection_asset_rekey(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+    'The key that a stored asset would have now, from its uri or the locator in its key; NULL where neither fits its key.';
+COMMENT ON FUNCTION @extschema@.rekey_collection(pg_catalog.text, pg_catalog.bool) IS
+    'Assets of a collection whose key the rules, or case_sensitive, make anew; with execute they get it. Collisions are reported and left.';
+COMMENT ON FUNCTION @extschema@.verify_collection_assets(pg_catalog.text) IS
+    'What does not fit in collections and collection_assets, asked from the tables anew. No row of severity error = verified.';

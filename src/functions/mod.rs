@@ -2,6 +2,9 @@
 
 mod identity;
 mod import;
+mod importers;
+mod ingest;
+mod ingest_keys;
 mod keys;
 mod lesson;
 mod lesson_triggers;

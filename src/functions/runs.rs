@@ -13,8 +13,9 @@ use crate::engine::ledger::Ledger;
 use crate::engine::long::{self, requests, End, Program};
 use crate::engine::options::GivenOptions;
 use crate::engine::{rights, Options};
-use crate::error::{in_transaction_block, invalid_argument, wrong_state};
+use crate::error::{in_transaction_block, invalid_argument, not_supported, wrong_state};
 use crate::jobs::asset_tables::Found;
+use crate::jobs::collection_ingest;
 use crate::jobs::i2v_thumbnails::program::ThumbnailsProgram;
 use crate::jobs::keys_program::KeysProgram;
 use crate::jobs::lesson_assets::program::{LessonOptions, LessonProgram};
@@ -239,6 +240,12 @@ fn dry_run(connection: &Connection, job: &str, given: GivenOptions, how: &Option
 }
 
 fn unknown_job(job: &str) -> ErrorReport {
+    if job == collection_ingest::JOB {
+        return not_supported(
+            "an ingest is one unit of work and does not commit in between",
+            "SELECT * FROM ingest_collection('collection', 'items', execute => true);",
+        );
+    }
     invalid_argument(format!("there is no job {job}"), JOBS)
 }
 

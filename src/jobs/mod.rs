@@ -2,6 +2,7 @@
 
 pub mod asset_keys;
 pub mod asset_tables;
+pub mod collection_ingest;
 pub mod i2v_thumbnails;
 pub mod import;
 pub mod keys_program;

@@ -35,6 +35,12 @@ impl Jsonb {
         }
     }
 
+    /// Takes a value of a jsonb column, which the caller reads while it has the rows.
+    pub fn of_column(datum: Datum) -> Self {
+        // SAFETY: the statement that gave the datum selects a column of type jsonb; detoasted into the current context.
+        unsafe { Self::from_raw(datum) }
+    }
+
     pub fn datum(self) -> Datum {
         Datum::from(self.pointer)
     }
@@ -191,6 +197,18 @@ impl<'a> JsonbRef<'a> {
     }
 }
 
+impl<'a> Members<'a> for JsonbRef<'a> {
+    fn member(self, index: usize) -> Option<(Cow<'a, str>, Self)> {
+        Members::members(self).nth(index)
+    }
+
+    fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Self)> {
+        JsonbRef::members(self)
+            .into_iter()
+            .map(|(name, value)| (Cow::Owned(name), value))
+    }
+}
+
 impl<'a> Json<'a> for JsonbRef<'a> {
     fn kind(self) -> Kind {
         match self.value.type_ {
@@ -259,18 +277,6 @@ impl<'a> Json<'a> for JsonbRef<'a> {
             let value = pg_sys::getIthJsonbValueFromContainer(self.value.val.binary.data, index as u32);
             (!value.is_null()).then(|| JsonbRef::new(*value))
         }
-    }
-}
-
-impl<'a> Members<'a> for JsonbRef<'a> {
-    fn member(self, index: usize) -> Option<(Cow<'a, str>, Self)> {
-        Members::members(self).nth(index)
-    }
-
-    // One walk over the container; `member` would begin anew each time.
-    fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Self)> {
-        let members = JsonbRef::members(self).into_iter();
-        members.map(|(name, value)| (Cow::Owned(name), value))
     }
 }
 

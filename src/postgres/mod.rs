@@ -4,6 +4,7 @@
 pub mod arrays;
 pub mod backend;
 pub mod backends;
+pub mod cursor;
 pub mod invalidation;
 pub mod jsonb;
 pub mod memory;

@@ -124,6 +124,33 @@ impl Parameter {
         }
     }
 
+    pub(super) fn type_oid(&self) -> pg_sys::Oid {
+        self.type_oid
+    }
+
+    /// The two arrays that SPI takes: values, and for each a blank or an `n` where it is NULL.
+    pub(super) fn values_and_nulls(parameters: &[Parameter]) -> (Vec<Datum>, Vec<std::ffi::c_char>) {
+        parameters
+            .iter()
+            .map(|parameter| {
+                let null = if parameter.datum.is_some() { b' ' } else { b'n' };
+                (parameter.datum.unwrap_or(Datum::from(0usize)), null as std::ffi::c_char)
+            })
+            .unzip()
+    }
+
+    pub fn null_uuid() -> Self {
+        Self::null(pg_sys::UUIDOID)
+    }
+
+    /// A `uuid`.
+    pub fn uuid(id: [u8; 16]) -> Self {
+        Parameter {
+            datum: Some(super::arrays::uuid_datum(id)),
+            type_oid: pg_sys::UUIDOID,
+        }
+    }
+
     fn null(type_oid: pg_sys::Oid) -> Self {
         Parameter { datum: None, type_oid }
     }
@@ -270,14 +297,7 @@ impl Connection {
     }
 
     fn run_planned(&self, statement: &Statement, keep: bool, mode: Mode, parameters: &[Parameter]) -> Rows {
-        let mut values: Vec<Datum> = parameters
-            .iter()
-            .map(|parameter| parameter.datum.unwrap_or(Datum::from(0usize)))
-            .collect();
-        let nulls: Vec<std::ffi::c_char> = parameters
-            .iter()
-            .map(|parameter| if parameter.datum.is_some() { b' ' } else { b'n' } as std::ffi::c_char)
-            .collect();
+        let (mut values, nulls) = Parameter::values_and_nulls(parameters);
         // SAFETY: the plan belongs to the open connection; values and nulls have one entry for each parameter. SPI
         // leaves its own memory context current, so the caller's is put back.
         unsafe {
@@ -287,12 +307,7 @@ impl Connection {
             let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0);
             pg_sys::MemoryContextSwitchTo(context);
             assert!(code >= 0, "SPI_execute_plan gave {code} for: {}", statement.sql);
-            let rows = Rows {
-                table: pg_sys::SPI_tuptable,
-                processed: pg_sys::SPI_processed as usize,
-            };
-            pg_sys::SPI_tuptable = std::ptr::null_mut();
-            rows
+            Rows::take()
         }
     }
 
@@ -318,6 +333,22 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// What the last call of SPI left, which is this value's to free.
+    ///
+    /// # Safety
+    /// The last call was one that gives rows, on the current connection.
+    pub(super) unsafe fn take() -> Self {
+        // SAFETY: reads and clears SPI's own variables.
+        unsafe {
+            let rows = Rows {
+                table: pg_sys::SPI_tuptable,
+                processed: pg_sys::SPI_processed as usize,
+            };
+            pg_sys::SPI_tuptable = std::ptr::null_mut();
+            rows
+        }
+    }
+
     /// Rows returned, or affected where the statement returns none.
     pub fn len(&self) -> usize {
         self.processed

@@ -39,3 +39,13 @@ pub fn with_snapshot<R>(work: impl FnOnce() -> R) -> R {
         result
     }
 }
+
+/// Does one thing when the transaction has committed, another when it was rolled back.
+pub fn at_end(
+    committed: impl FnOnce() + Send + std::panic::UnwindSafe + std::panic::RefUnwindSafe + 'static,
+    rolled_back: impl FnOnce() + Send + std::panic::UnwindSafe + std::panic::RefUnwindSafe + 'static,
+) {
+    use pgrx::callbacks::{register_xact_callback, PgXactCallbackEvent};
+    register_xact_callback(PgXactCallbackEvent::Commit, committed);
+    register_xact_callback(PgXactCallbackEvent::Abort, rolled_back);
+}

@@ -2,7 +2,7 @@
 
 use super::decisions::DecisionLog;
 use super::Ledger;
-use crate::engine::journal::{Change, Ids, Journal, RowFailure};
+use crate::engine::journal::{Change, Changes, Ids, Journal, RowFailure};
 use crate::postgres::arrays;
 use crate::postgres::backends::application_name;
 use crate::postgres::spi::{Connection, Mode, Parameter};
@@ -115,6 +115,26 @@ impl<'l> Recorder<'l> {
             self.failure(connection, failure);
         }
         journal.start_batch();
+    }
+
+    /// Writes changes that were made outside of a batch, where they are kept.
+    pub fn keep_change(&mut self, connection: &Connection, add: impl FnOnce(&mut Changes)) {
+        if settings::log_changes() {
+            let mut changes = Changes::default();
+            add(&mut changes);
+            for change in changes.drain() {
+                self.change(connection, &change);
+            }
+        }
+    }
+
+    /// Adds what is known at the end only to the options of the run.
+    pub fn add_option(&self, connection: &Connection, name: &str, value: Option<&str>) {
+        self.ledger.write(
+            connection,
+            "UPDATE ~backfill_runs SET options = options || jsonb_build_object($2, $3) WHERE run_id = $1",
+            &[self.run_id.into(), name.into(), value.into()],
+        );
     }
 
     fn change(&self, connection: &Connection, change: &Change) {

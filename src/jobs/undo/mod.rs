@@ -4,6 +4,7 @@
 
 mod assets;
 mod cells;
+mod ingest;
 mod items;
 mod keys;
 pub mod program;

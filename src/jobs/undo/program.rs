@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::ingest;
 use super::subject::{KeysOfAssets, Lessons, Subject};
 use super::tables::{TableScope, TABLE_JOBS};
 use super::{Counters, Undo};
@@ -13,6 +14,7 @@ use crate::engine::relation::LockTarget;
 use crate::engine::{rights, Job, Tally};
 use crate::error::{no_such_run, not_supported, not_undoable, wrong_state, Result};
 use crate::jobs::asset_tables::Found;
+use crate::jobs::collection_ingest;
 use crate::postgres::spi::{Connection, Mode};
 
 /// A run that is taken back.
@@ -122,12 +124,14 @@ fn subject_of(connection: &Connection, ledger: &Ledger, undone: &Run) -> Result<
     }
     match undone.job.as_str() {
         "lesson_assets" => Ok(Box::new(Lessons::of(connection, found(), undone)?)),
+        collection_ingest::JOB => Ok(Box::new(ingest::Collection::of(connection, undone)?)),
         "asset_keys" => Ok(Box::new(KeysOfAssets::of(connection, found(), undone)?)),
         job => {
             let others: Vec<&str> = TABLE_JOBS.iter().map(|job| job.name).collect();
+            let others = format!("{}, {}", collection_ingest::JOB, others.join(", "));
             Err(not_supported(
                 format!("job {job} cannot be undone"),
-                format!("Jobs that can be: lesson_assets, asset_keys, {}.", others.join(", ")),
+                format!("Jobs that can be: lesson_assets, asset_keys, {others}."),
             ))
         }
     }
@@ -143,6 +147,9 @@ fn check_changes_were_kept(connection: &Connection, ledger: &Ledger, undone: &Ru
         "usages_created",
         "lesson_items_patched_with_asset_id",
         "keyed",
+        "assets_ingested",
+        "assets_updated",
+        "assets_removed",
     ];
     let rows = ledger.run(
         connection,

@@ -24,7 +24,7 @@ pub use item::{item_key, plan, Item, Outcome, Plan, Refusal, Stored, Write};
 pub use lifecycle::{check_insert, check_update, is_allowed_transition, is_restorable, Guarded, Violation};
 pub use path_mappings::PathMappings;
 pub use plex::{plex_items, PlexItem};
-pub use rekey::{rekey, KeyedRow, Rekeying};
+pub use rekey::{rekey, KeyRule};
 pub use request::{check_reconcile, find_collection, Collection, IngestError, Reconcile, Request, Scope, ScopeLevel};
 
 /// The states of the enum `asset_state`.

@@ -1,0 +1,660 @@
+//! The items of an ingest as a job of the engine: page after page of the spool is decided against the stored rows.
+
+use std::borrow::Cow;
+
+use media_assets_core::jobs::collection_ingest::{
+    plan, Action, AssetState, Content, Counters, Item, Outcome, Refusal, Stored, Write,
+};
+use pgrx::pg_sys::Datum;
+
+use super::call::Collection;
+use super::spool::{column, Spool};
+use super::tables::Tables;
+use super::{changes, postgres_time, unix_time, JOB};
+use crate::engine::journal::Changes;
+use crate::engine::ledger::decisions::Decision;
+use crate::engine::{Job, Stale, Tally};
+use crate::error::Result;
+use crate::postgres::spi::{Connection, Mode, Parameter, Rows, Statement};
+use crate::postgres::{arrays, write_flag};
+use crate::settings::{self, LogDecisions};
+
+impl Tally for Counters {
+    fn names() -> Vec<&'static str> {
+        Counters::default().columns().map(|(name, _)| name).collect()
+    }
+
+    fn values(&self) -> Vec<i64> {
+        self.columns().map(|(_, value)| value).collect()
+    }
+
+    fn add(&mut self, other: &Self) {
+        Counters::add(self, other);
+    }
+
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        Counters::check(self)
+    }
+}
+
+/// A stored row, as far as a decision reads it.
+#[derive(Clone, Debug, PartialEq)]
+struct Row {
+    id: [u8; 16],
+    state: String,
+    is_deleted: bool,
+    hash: Option<String>,
+    size: Option<i64>,
+    /// As PostgreSQL counts it, infinite times too.
+    mtime: Option<i64>,
+    signature: Option<String>,
+    enrichers: Option<String>,
+}
+
+/// The columns of [`Row`], behind one that says which key it is of.
+const ROW: &str =
+    "a.uuid, a.state::pg_catalog.text, a.is_deleted, a.content_hash::pg_catalog.text, a.size::pg_catalog.int8,
+    a.mtime::pg_catalog.timestamptz, a.content_signature::pg_catalog.text, a.enricher_checksum::pg_catalog.text";
+
+impl Row {
+    fn read(rows: &Rows, row: usize) -> Option<Self> {
+        Some(Row {
+            id: rows.uuid(row, 1)?,
+            state: rows.text(row, 2)?,
+            is_deleted: rows.get(row, 3).unwrap_or_default(),
+            hash: rows.text(row, 4),
+            size: rows.get(row, 5),
+            mtime: rows.get(row, 6),
+            signature: rows.text(row, 7),
+            enrichers: rows.text(row, 8),
+        })
+    }
+
+    /// `None` for a state that the rules do not know: such a row is left alone.
+    fn stored(&self) -> Option<Stored<'static>> {
+        Some(Stored {
+            state: AssetState::parse(&self.state)?,
+            is_deleted: self.is_deleted,
+            content: Content {
+                hash: self.hash.clone().map(Cow::Owned),
+                size: self.size,
+                mtime: self.mtime.and_then(unix_time),
+            },
+            content_signature: self.signature.clone().map(Cow::Owned),
+            enricher_checksum: self.enrichers.clone().map(Cow::Owned),
+        })
+    }
+}
+
+/// What is written of an item, without borrowing from it.
+enum Writing {
+    Nothing,
+    Insert(Values),
+    FillIn(Values),
+    Update { values: Values, clears_technical: bool },
+}
+
+struct Values {
+    content: Content<'static>,
+    signature: Option<String>,
+    enrichers: Option<String>,
+}
+
+/// One item and what becomes of it.
+pub struct Fate {
+    /// Its place in the page.
+    row: usize,
+    pub locator: Option<String>,
+    pub key: Option<String>,
+    pub outcome: Outcome,
+    stored: Option<Row>,
+    writing: Writing,
+    /// The row that was written: its id, its image before, and the fingerprint of the image after.
+    written: Option<([u8; 16], Option<String>, Option<String>)>,
+}
+
+/// Items of the spool.
+pub struct Page {
+    rows: Rows,
+    /// The key of the item before the first one.
+    before: Option<String>,
+}
+
+pub struct Decided {
+    pub fates: Vec<Fate>,
+}
+
+pub struct Items {
+    spool: Spool,
+    collection: Collection,
+    assets: String,
+    last_key: Option<String>,
+    look_up: Statement,
+    lock: Statement,
+    insert: Statement,
+    update: Statement,
+    fill_in: Statement,
+}
+
+impl Items {
+    pub fn new(tables: &Tables, collection: &Collection, spool: Spool) -> Self {
+        let assets = &tables.assets;
+        let table = &assets.sql_name;
+        let of = |column: &str| assets.type_of(column).to_owned();
+        // Without a journal nobody asks for images.
+        let (image, fingerprint) = if settings::log_changes() {
+            let image = changes::image(assets);
+            (format!("({image})::pg_catalog.text"), changes::fingerprint(&image))
+        } else {
+            ("NULL::pg_catalog.text".to_owned(), "NULL::pg_catalog.text".to_owned())
+        };
+        let content = format!(
+            "size = u.size::{}, mtime = u.mtime::{}, content_hash = u.hash::{}, content_signature = u.signature::{}",
+            of("size"),
+            of("mtime"),
+            of("content_hash"),
+            of("content_signature")
+        );
+        let kept = |column: &str| format!("{column} = COALESCE(u.{column}::{}, a.{column})", of(column));
+        let cleared = |column: &str| format!("{column} = CASE WHEN u.clears THEN NULL ELSE a.{column} END");
+        let technical: Vec<String> = ["duration_ms", "video_codec", "audio_codec", "container"]
+            .map(cleared)
+            .into();
+        let described: Vec<String> = ["uri", "title", "season", "episode", "metadata"].map(kept).into();
+        Items {
+            spool,
+            collection: collection.clone(),
+            assets: table.clone(),
+            last_key: None,
+            look_up: Statement::new(format!(
+                "SELECT u.n, x.* FROM pg_catalog.unnest($1) WITH ORDINALITY u(key, n)
+                 CROSS JOIN LATERAL (SELECT {ROW} FROM {table} a WHERE a.collection_uuid = $2 AND a.canonical_key = u.key LIMIT 1) x"
+            )),
+            lock: Statement::new(format!(
+                "SELECT u.n, {ROW}, {image} FROM pg_catalog.unnest($1) WITH ORDINALITY u(id, n) JOIN {table} a ON a.uuid = u.id
+                 ORDER BY u.n FOR NO KEY UPDATE OF a"
+            )),
+            insert: Statement::new(format!(
+                "INSERT INTO {table} AS a (uuid, collection_uuid, canonical_key, uri, title, season, episode, size, mtime, content_hash,
+                     content_signature, enricher_checksum, metadata, state, approved_for_broadcast, is_deleted, discovered_at, created_at, updated_at)
+                 SELECT u.id, $13, u.key::{key}, u.uri::{uri}, u.title::{title}, u.season::{season}, u.episode::{episode}, u.size::{size},
+                        u.mtime::{mtime}, u.hash::{hash}, u.signature::{signature}, u.enrichers::{enrichers}, u.metadata::{metadata},
+                        'new'::{state}, false, false, pg_catalog.now(), pg_catalog.now(), pg_catalog.now()
+                 FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5),
+                      pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),
+                      pg_catalog.unnest($11), pg_catalog.unnest($12))
+                      WITH ORDINALITY u(id, key, uri, title, season, episode, metadata, size, mtime, hash, signature, enrichers, n)
+                 ORDER BY u.n
+                 ON CONFLICT DO NOTHING RETURNING a.uuid, {fingerprint}",
+                key = of("canonical_key"),
+                uri = of("uri"),
+                title = of("title"),
+                season = of("season"),
+                episode = of("episode"),
+                size = of("size"),
+                mtime = of("mtime"),
+                hash = of("content_hash"),
+                signature = of("content_signature"),
+                enrichers = of("enricher_checksum"),
+                metadata = of("metadata"),
+                state = of("state"),
+            )),
+            update: Statement::new(format!(
+                "UPDATE {table} a SET state = u.state::{}, approved_for_broadcast = false, is_deleted = false, deleted_at = NULL, {content},
+                     enricher_checksum = u.enrichers::{}, {}, {}, updated_at = pg_catalog.now()
+                 FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5),
+                      pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),
+                      pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13))
+                      u(id, size, mtime, hash, signature, enrichers, state, clears, uri, title, season, episode, metadata)
+                 WHERE a.uuid = u.id RETURNING a.uuid, {fingerprint}",
+                of("state"),
+                of("enricher_checksum"),
+                technical.join(", "),
+                described.join(", ")
+            )),
+            fill_in: Statement::new(format!(
+                "UPDATE {table} a SET {content}
+                 FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5))
+                      u(id, size, mtime, hash, signature)
+                 WHERE a.uuid = u.id RETURNING a.uuid, {fingerprint}"
+            )),
+        }
+    }
+
+    fn fate(&self, page: &Page, row: usize, stored: Option<Row>) -> Fate {
+        let rows = &page.rows;
+        let mut fate = Fate {
+            row,
+            locator: rows.text(row, column::LOCATOR),
+            key: rows.text(row, column::KEY),
+            outcome: Outcome::Refused(Refusal::Unkeyable),
+            stored: None,
+            writing: Writing::Nothing,
+            written: None,
+        };
+        if fate.key.is_none() {
+            return fate;
+        }
+        if is_repeated(page, row) {
+            fate.outcome = Outcome::Refused(Refusal::Duplicate);
+            return fate;
+        }
+        let of_row = match &stored {
+            Some(stored) => match stored.stored() {
+                Some(stored) => Some(stored),
+                None => {
+                    fate.outcome = Outcome::Refused(Refusal::Rejected);
+                    return fate;
+                }
+            },
+            None => None,
+        };
+        let item = Item {
+            content: Content {
+                hash: rows.text(row, column::HASH).map(Cow::Owned),
+                size: rows.get(row, column::SIZE),
+                mtime: rows.get(row, column::MTIME).and_then(unix_time),
+            },
+            enricher_checksum: rows.text(row, column::ENRICHERS).map(Cow::Owned),
+        };
+        let plan = plan(of_row.as_ref(), &item, self.collection.enrichers.as_deref());
+        let values = |content: Content<'_>, signature, enrichers: Option<Cow<'_, str>>| Values {
+            content: Content {
+                hash: content.hash.map(|hash| Cow::Owned(hash.into_owned())),
+                ..Content {
+                    hash: None,
+                    size: content.size,
+                    mtime: content.mtime,
+                }
+            },
+            signature,
+            enrichers: enrichers.map(Cow::into_owned),
+        };
+        fate.outcome = Outcome::Decided(plan.decision);
+        fate.writing = match plan.write {
+            Write::Nothing => Writing::Nothing,
+            Write::Insert {
+                content,
+                content_signature,
+                enricher_checksum,
+            } => Writing::Insert(values(content, content_signature, enricher_checksum)),
+            Write::FillIn {
+                content,
+                content_signature,
+            } => Writing::FillIn(values(content, content_signature, None)),
+            Write::Update {
+                content,
+                content_signature,
+                enricher_checksum,
+                clears_technical,
+            } => Writing::Update {
+                values: values(content, content_signature, enricher_checksum),
+                clears_technical,
+            },
+        };
+        fate.stored = stored;
+        fate
+    }
+
+    /// Locks the rows that are to be updated and takes their images; they have to be as they were when they were
+    /// decided on.
+    fn lock(&self, connection: &Connection, fates: &mut [Fate]) -> std::result::Result<(), Stale> {
+        let places: Vec<usize> = (0..fates.len())
+            .filter(|place| matches!(fates[*place].writing, Writing::FillIn(_) | Writing::Update { .. }))
+            .collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let ids = arrays::uuid(
+            places
+                .iter()
+                .map(|place| fates[*place].stored.as_ref().map(|stored| stored.id)),
+        );
+        let rows = connection.run(&self.lock, Mode::Write, &[ids.into()]);
+        if rows.len() != places.len() {
+            return Err(Stale);
+        }
+        for row in 0..rows.len() {
+            let place = places[rows.get::<i64>(row, 0).map_or(0, |n| n as usize - 1)];
+            let now = Row::read(&rows, row);
+            if now.is_none() || now != fates[place].stored {
+                return Err(Stale);
+            }
+            fates[place].written = now.map(|now| (now.id, rows.text(row, 9), None));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the item before this one has the same key: of equal keys the first is decided on.
+fn is_repeated(page: &Page, row: usize) -> bool {
+    let key = |row| page.rows.get::<&str>(row, column::KEY);
+    match row {
+        0 => page.before.is_some() && page.before.as_deref() == key(0),
+        _ => key(row) == key(row - 1),
+    }
+}
+
+fn of_texts<'t, T: 't>(values: &'t [T], text: impl Fn(&'t T) -> Option<&'t str> + 't) -> Parameter {
+    arrays::text(values.iter().map(text)).into()
+}
+
+/// The columns of an item that are copied as they are: uri, title, season, episode, metadata.
+fn described(page: &Page, fates: &[&Fate], uri: impl Fn(&Fate) -> Option<String>) -> [Parameter; 5] {
+    let uris: Vec<Option<String>> = fates.iter().map(|fate| uri(fate)).collect();
+    let titles: Vec<Option<String>> = fates
+        .iter()
+        .map(|fate| page.rows.text(fate.row, column::TITLE))
+        .collect();
+    let number =
+        |column| -> Parameter { arrays::int4(fates.iter().map(|fate| page.rows.get(fate.row, column))).into() };
+    let metadata = fates
+        .iter()
+        .map(|fate| -> Option<Datum> { page.rows.datum(fate.row, column::METADATA) });
+    [
+        of_texts(&uris, Option::as_deref),
+        of_texts(&titles, Option::as_deref),
+        number(column::SEASON),
+        number(column::EPISODE),
+        arrays::jsonb(metadata).into(),
+    ]
+}
+
+/// Content as arrays: size, time, hash, signature.
+fn content_of(values: &[&Values]) -> [Parameter; 4] {
+    [
+        arrays::int8(values.iter().map(|values| values.content.size)).into(),
+        arrays::timestamptz(values.iter().map(|values| values.content.mtime.and_then(postgres_time))).into(),
+        of_texts(values, |values| values.content.hash.as_deref()),
+        of_texts(values, |values| values.signature.as_deref()),
+    ]
+}
+
+impl Items {
+    fn insert(&self, connection: &Connection, page: &Page, fates: &mut [Fate]) -> std::result::Result<(), Stale> {
+        let places: Vec<usize> = (0..fates.len())
+            .filter(|place| matches!(fates[*place].writing, Writing::Insert(_)))
+            .collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        for place in &places {
+            fates[*place].written = Some((*uuid::Uuid::now_v7().as_bytes(), None, None));
+        }
+        let inserted: Vec<&Fate> = places.iter().map(|place| &fates[*place]).collect();
+        let values: Vec<&Values> = inserted
+            .iter()
+            .filter_map(|fate| match &fate.writing {
+                Writing::Insert(values) => Some(values),
+                _ => None,
+            })
+            .collect();
+        // A file's place is its locator, unless the item says otherwise.
+        let is_of_files = self.collection.is_of_files();
+        let [uris, titles, seasons, episodes, metadata] = described(page, &inserted, |fate| {
+            let locator = || fate.locator.clone().filter(|_| is_of_files);
+            page.rows.text(fate.row, column::URI).or_else(locator)
+        });
+        let [sizes, mtimes, hashes, signatures] = content_of(&values);
+        let parameters = [
+            arrays::uuid(inserted.iter().map(|fate| fate.written.as_ref().map(|(id, ..)| *id))).into(),
+            of_texts(&inserted, |fate| fate.key.as_deref()),
+            uris,
+            titles,
+            seasons,
+            episodes,
+            metadata,
+            sizes,
+            mtimes,
+            hashes,
+            signatures,
+            of_texts(&values, |values| values.enrichers.as_deref()),
+            Parameter::uuid(self.collection.uuid),
+        ];
+        drop(inserted);
+        let rows = write_flag::while_writing(|| connection.run(&self.insert, Mode::Write, &parameters));
+        take_fingerprints(&rows, fates, &places)
+    }
+
+    fn update(&self, connection: &Connection, page: &Page, fates: &mut [Fate]) -> std::result::Result<(), Stale> {
+        let places: Vec<usize> = (0..fates.len())
+            .filter(|place| matches!(fates[*place].writing, Writing::Update { .. }))
+            .collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let updated: Vec<&Fate> = places.iter().map(|place| &fates[*place]).collect();
+        let (values, clears): (Vec<&Values>, Vec<bool>) = updated
+            .iter()
+            .filter_map(|fate| match &fate.writing {
+                Writing::Update {
+                    values,
+                    clears_technical,
+                } => Some((values, *clears_technical)),
+                _ => None,
+            })
+            .unzip();
+        let states: Vec<Option<&str>> = updated
+            .iter()
+            .map(|fate| match fate.outcome {
+                Outcome::Decided(decision) => decision.next_state.map(AssetState::name),
+                Outcome::Refused(_) => None,
+            })
+            .collect();
+        let [uris, titles, seasons, episodes, metadata] =
+            described(page, &updated, |fate| page.rows.text(fate.row, column::URI));
+        let [sizes, mtimes, hashes, signatures] = content_of(&values);
+        let parameters = [
+            ids_of(&updated),
+            sizes,
+            mtimes,
+            hashes,
+            signatures,
+            of_texts(&values, |values| values.enrichers.as_deref()),
+            arrays::text(states.into_iter()).into(),
+            arrays::boolean(clears.into_iter().map(Some)).into(),
+            uris,
+            titles,
+            seasons,
+            episodes,
+            metadata,
+        ];
+        drop(updated);
+        let rows = write_flag::while_writing(|| connection.run(&self.update, Mode::Write, &parameters));
+        take_fingerprints(&rows, fates, &places)
+    }
+
+    fn fill_in(&self, connection: &Connection, fates: &mut [Fate]) -> std::result::Result<(), Stale> {
+        let places: Vec<usize> = (0..fates.len())
+            .filter(|place| matches!(fates[*place].writing, Writing::FillIn(_)))
+            .collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let filled: Vec<&Fate> = places.iter().map(|place| &fates[*place]).collect();
+        let values: Vec<&Values> = filled
+            .iter()
+            .filter_map(|fate| match &fate.writing {
+                Writing::FillIn(values) => Some(values),
+                _ => None,
+            })
+            .collect();
+        let [sizes, mtimes, hashes, signatures] = content_of(&values);
+        let parameters = [ids_of(&filled), sizes, mtimes, hashes, signatures];
+        drop(filled);
+        let rows = write_flag::while_writing(|| connection.run(&self.fill_in, Mode::Write, &parameters));
+        take_fingerprints(&rows, fates, &places)
+    }
+}
+
+fn ids_of(fates: &[&Fate]) -> Parameter {
+    arrays::uuid(fates.iter().map(|fate| fate.stored.as_ref().map(|stored| stored.id))).into()
+}
+
+/// Takes the fingerprints of the rows that a statement wrote; all of them have to be there.
+fn take_fingerprints(rows: &Rows, fates: &mut [Fate], places: &[usize]) -> std::result::Result<(), Stale> {
+    if rows.len() != places.len() {
+        return Err(Stale);
+    }
+    let by_id: std::collections::HashMap<[u8; 16], usize> = places
+        .iter()
+        .filter_map(|place| Some((fates[*place].written.as_ref()?.0, *place)))
+        .collect();
+    for row in 0..rows.len() {
+        let place = rows.uuid(row, 0).and_then(|id| by_id.get(&id));
+        match place.and_then(|place| fates[*place].written.as_mut()) {
+            Some((_, _, after)) => *after = rows.text(row, 1),
+            None => return Err(Stale),
+        }
+    }
+    Ok(())
+}
+
+impl Job for Items {
+    type Page = Page;
+    type Decided = Decided;
+    type Counters = Counters;
+
+    const NAME: &'static str = JOB;
+    const ROWS: &'static str = "items";
+    const ROW: &'static str = "item";
+
+    fn estimate(&self, _: &Connection) -> Option<i64> {
+        None
+    }
+
+    fn read(&mut self, connection: &Connection, _: Mode, _: Option<&str>, limit: i64) -> Page {
+        let rows = self.spool.next(connection, limit);
+        let last = rows.len().checked_sub(1).and_then(|last| rows.text(last, column::KEY));
+        Page {
+            rows,
+            before: std::mem::replace(&mut self.last_key, last),
+        }
+    }
+
+    fn read_these(&mut self, connection: &Connection, _: &[String]) -> Page {
+        // Quarantined items of a plain function are not tried again: the next ingest does that.
+        Page {
+            rows: self.spool.next(connection, 0),
+            before: None,
+        }
+    }
+
+    fn len(page: &Page) -> usize {
+        page.rows.len()
+    }
+
+    fn cursor(page: &Page) -> String {
+        let last = page.rows.len().saturating_sub(1);
+        page.rows.text(last, column::KEY).unwrap_or_default()
+    }
+
+    fn weight(page: &Page, index: usize) -> usize {
+        1024 + page.rows.raw_size(index, column::METADATA) + page.rows.raw_size(index, column::LOCATOR)
+    }
+
+    fn decide(&mut self, connection: &Connection, mode: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
+        let keys = arrays::text((from..to).map(|row| page.rows.get::<&str>(row, column::KEY)));
+        let found = connection.run(
+            &self.look_up,
+            mode,
+            &[keys.into(), Parameter::uuid(self.collection.uuid)],
+        );
+        let mut stored: Vec<Option<Row>> = vec![None; to - from];
+        for row in 0..found.len() {
+            if let Some(n) = found.get::<i64>(row, 0) {
+                stored[n as usize - 1] = Row::read(&found, row);
+            }
+        }
+        let fates = (from..to)
+            .zip(stored)
+            .map(|(row, stored)| self.fate(page, row, stored))
+            .collect();
+        Ok(Decided { fates })
+    }
+
+    fn has_writes(decided: &Decided) -> bool {
+        decided
+            .fates
+            .iter()
+            .any(|fate| !matches!(fate.writing, Writing::Nothing))
+    }
+
+    fn write(
+        &mut self,
+        connection: &Connection,
+        page: &Page,
+        _: usize,
+        _: usize,
+        mut decided: Decided,
+    ) -> std::result::Result<Decided, Stale> {
+        self.lock(connection, &mut decided.fates)?;
+        self.update(connection, page, &mut decided.fates)?;
+        self.fill_in(connection, &mut decided.fates)?;
+        self.insert(connection, page, &mut decided.fates)?;
+        Ok(decided)
+    }
+
+    fn count(decided: &Decided) -> Counters {
+        let mut counters = Counters::default();
+        for fate in &decided.fates {
+            counters.count(&fate.outcome);
+        }
+        counters
+    }
+
+    fn count_failed(decided: &Decided) -> Counters {
+        let mut counters = Counters::default();
+        for _ in &decided.fates {
+            counters.count(&Outcome::Refused(Refusal::Rejected));
+        }
+        counters
+    }
+
+    fn id(page: &Page, index: usize) -> String {
+        page.rows.text(index, column::LOCATOR).unwrap_or_default()
+    }
+
+    fn remember(&mut self, _: &Decided) -> Result<()> {
+        Ok(())
+    }
+
+    fn changes(&self, decided: &Decided, changes: &mut Changes) {
+        for fate in &decided.fates {
+            let action = match fate.writing {
+                Writing::Nothing => continue,
+                Writing::Insert(_) => changes::INSERTED,
+                Writing::FillIn(_) => changes::FILLED,
+                Writing::Update { .. } => changes::UPDATED,
+            };
+            if let Some((id, before, after)) = &fate.written {
+                changes::add(changes, action, &self.assets, *id, before.clone(), after.clone());
+            }
+        }
+    }
+
+    fn decisions(decided: &Decided, level: LogDecisions, decisions: &mut Vec<Decision>) {
+        for fate in &decided.fates {
+            let (outcome, wanted) = match fate.outcome {
+                Outcome::Decided(decision) => match decision.action {
+                    Action::Create | Action::Update => ("eligible", LogDecisions::Changed),
+                    Action::Skip if decision.next_state == Some(AssetState::Retired) => {
+                        ("skipped", LogDecisions::Skipped)
+                    }
+                    Action::Skip => ("eligible", LogDecisions::All),
+                },
+                Outcome::Refused(_) => ("skipped", LogDecisions::Skipped),
+            };
+            if level >= wanted {
+                decisions.push(Decision {
+                    item_key: fate.locator.clone().unwrap_or_default(),
+                    slot: None,
+                    position: None,
+                    outcome,
+                    action: Some(fate.outcome.action()),
+                    reason: Some(fate.outcome.reason().into()),
+                });
+            }
+        }
+    }
+}
