@@ -1,6 +1,8 @@
 //! The SQL-callable surface, one file for each subject.
 
 mod identity;
+mod jellyfin;
+mod jellyfin_runs;
 mod keys;
 mod lesson;
 mod report;

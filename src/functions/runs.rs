@@ -6,7 +6,7 @@ use media_assets_core::json::{Json, Kind};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{keys, lesson, undo};
+use super::{jellyfin_runs, keys, lesson, undo};
 use crate::engine::ledger::record::RunMode;
 use crate::engine::ledger::runs::Run;
 use crate::engine::ledger::Ledger;
@@ -15,6 +15,7 @@ use crate::engine::options::GivenOptions;
 use crate::engine::{rights, Options};
 use crate::error::{in_transaction_block, invalid_argument, wrong_state};
 use crate::jobs::asset_tables::Found;
+use crate::jobs::jellyfin::program::{JellyfinOptions, JellyfinProgram};
 use crate::jobs::keys_program::KeysProgram;
 use crate::jobs::lesson_assets::program::{LessonOptions, LessonProgram};
 use crate::jobs::undo::program::UndoProgram;
@@ -24,7 +25,7 @@ use crate::postgres::spi::{self, Connection, Mode};
 use crate::postgres::transaction;
 
 /// The jobs that `run_backfill` knows.
-const JOBS: &str = "Jobs are lesson_assets, asset_keys and undo.";
+const JOBS: &str = "Jobs are lesson_assets, asset_keys, jellyfin_metadata and undo.";
 
 #[pg_extern(sql = r#"
 CREATE PROCEDURE run_backfill(job text, batch integer DEFAULT 500, execute boolean DEFAULT false, options jsonb DEFAULT '{}',
@@ -73,6 +74,13 @@ fn run_backfill(
                 let Some(program) = KeysProgram::load(connection, Found::look(connection), refresh, true)? else {
                     return Err(unknown_job(job));
                 };
+                let run_id = program
+                    .new_run(RunMode::Procedure, how.batch)
+                    .start(connection, &ledger);
+                (Box::new(program), run_id)
+            }
+            "jellyfin_metadata" => {
+                let program = JellyfinProgram::new(connection, JellyfinOptions::parse(given)?, true)?;
                 let run_id = program
                     .new_run(RunMode::Procedure, how.batch)
                     .start(connection, &ledger);
@@ -148,6 +156,7 @@ fn stored_program(connection: &Connection, ledger: &Ledger, run: &Run) -> Result
             Some(program) => Ok(Box::new(program)),
             None => Err(unknown_job(&run.job)),
         },
+        "jellyfin_metadata" => Ok(Box::new(JellyfinProgram::stored(connection, run)?)),
         "undo" => Ok(Box::new(UndoProgram::stored(connection, ledger, run)?)),
         job => Err(unknown_job(job)),
     }
@@ -195,6 +204,15 @@ fn dry_run(connection: &Connection, job: &str, given: GivenOptions, how: &Option
                 None => keys::KeysResult::default(),
             }
             .columns()
+        }
+        "jellyfin_metadata" => {
+            let options = JellyfinOptions::parse(given)?;
+            let how = Options {
+                max_rows: options.max_rows,
+                ..*how
+            };
+            let program = JellyfinProgram::new(connection, options, false)?;
+            jellyfin_runs::run(connection, &program, &how, |_| {})?.columns()
         }
         "undo" => {
             let ledger = Ledger::open(connection)?;

@@ -12,7 +12,7 @@ use crate::postgres::backend;
 use crate::postgres::row_set::RowSet;
 use crate::postgres::spi;
 
-fn put_steps(rows: &RowSet, steps: &[Step], executed: bool) {
+pub fn put_steps(rows: &RowSet, steps: &[Step], executed: bool) {
     for step in steps {
         rows.put(&[
             Some(text_datum(&step.relation)),

@@ -250,7 +250,7 @@ impl Found {
     }
 }
 
-fn missing_columns(relation: &Relation, columns: &[&str], problems: &mut Vec<Problem>) {
+pub fn missing_columns(relation: &Relation, columns: &[&str], problems: &mut Vec<Problem>) {
     for column in columns.iter().filter(|column| !relation.has(column)) {
         problems.push(Problem {
             relation: relation.sql_name.clone(),

@@ -2,6 +2,7 @@
 
 pub mod asset_keys;
 pub mod asset_tables;
+pub mod jellyfin;
 pub mod keys_program;
 pub mod lesson_assets;
 pub mod table_ddl;

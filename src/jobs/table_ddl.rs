@@ -18,7 +18,7 @@ pub struct Step {
 }
 
 impl Step {
-    fn new(relation: &str, ddl: impl Into<String>) -> Self {
+    pub fn new(relation: &str, ddl: impl Into<String>) -> Self {
         Step {
             relation: relation.to_owned(),
             ddl: ddl.into(),
@@ -26,7 +26,7 @@ impl Step {
         }
     }
 
-    fn exists(relation: &str) -> Self {
+    pub fn exists(relation: &str) -> Self {
         Step {
             relation: relation.to_owned(),
             ddl: "exists already; nothing is changed".to_owned(),
@@ -291,7 +291,7 @@ fn base_columns(connection: &Connection, relation: &Relation, columns: &[&str]) 
     names.join(", ")
 }
 
-fn current_schema(connection: &Connection) -> Result<String> {
+pub fn current_schema(connection: &Connection) -> Result<String> {
     let rows = connection.query("SELECT pg_catalog.current_schema()::pg_catalog.text", Mode::Read, &[]);
     rows.text(0, 0).map(|schema| quote_ident(&schema)).ok_or_else(no_schema)
 }

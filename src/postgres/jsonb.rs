@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use media_assets_core::json::{Json, Kind};
+use media_assets_core::json::{Json, Kind, Members};
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::pg_sys::{self, jbvType, Datum, JsonbValue};
 use pgrx::pgrx_sql_entity_graph::metadata::{
@@ -248,6 +248,18 @@ impl<'a> Json<'a> for JsonbRef<'a> {
             let value = pg_sys::getIthJsonbValueFromContainer(self.value.val.binary.data, index as u32);
             (!value.is_null()).then(|| JsonbRef::new(*value))
         }
+    }
+}
+
+impl<'a> Members<'a> for JsonbRef<'a> {
+    fn member(self, index: usize) -> Option<(Cow<'a, str>, Self)> {
+        Members::members(self).nth(index)
+    }
+
+    // One walk over the container; `member` would begin anew each time.
+    fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Self)> {
+        let members = JsonbRef::members(self).into_iter();
+        members.map(|(name, value)| (Cow::Owned(name), value))
     }
 }
 

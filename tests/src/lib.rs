@@ -16,6 +16,7 @@ use postgres::{Client, Config, NoTls, SimpleQueryMessage};
 pub mod application;
 pub mod cluster;
 pub mod counters;
+pub mod jellyfin;
 pub mod json;
 pub mod long;
 mod programs;
