@@ -1,0 +1,46 @@
+//! `media-assets`: what a shell needs of media_assets beyond psql. It sends what only a client can see and shows what the
+//! database answers; it decides nothing.
+
+mod connection;
+mod failure;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// Media assets from a shell. The database is found as psql finds it: DATABASE_URL, else PGHOST, PGPORT, PGDATABASE,
+/// PGUSER, PGPASSWORD, .pgpass, PGSSLMODE.
+#[derive(Parser)]
+#[command(name = "media-assets", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {}
+
+impl Command {
+    fn run(self) -> Result<(), Failure> {
+        match self {}
+    }
+
+    /// Whether everything that is printed has to be JSON.
+    fn wants_json(&self) -> bool {
+        match *self {}
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return failure::of_arguments(&error),
+    };
+    let json = arguments.command.wants_json();
+    match arguments.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
