@@ -3,6 +3,7 @@
 
 mod connection;
 mod failure;
+mod jellyfin;
 
 use std::process::ExitCode;
 
@@ -20,16 +21,24 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Bytes between the database, Jellyfin and Agent Zero.
+    #[command(subcommand)]
+    Jellyfin(jellyfin::Command),
+}
 
 impl Command {
     fn run(self) -> Result<(), Failure> {
-        match self {}
+        match self {
+            Command::Jellyfin(command) => command.run(),
+        }
     }
 
     /// Whether everything that is printed has to be JSON.
     fn wants_json(&self) -> bool {
-        match *self {}
+        match self {
+            Command::Jellyfin(_) => false,
+        }
     }
 }
 

@@ -197,3 +197,463 @@ fn jellyfin_scenarios() {
         }
     });
 }
+
+/// A published row that names its item.
+fn row(id: i64, item_id: &str) -> Value {
+    json!({"id": id, "title": "Example Video", "namespace": "pmoves", "content_url": format!("s3://outputs/{id}.mp4"),
+           "status": "published", "meta": {"jellyfin_item_id": item_id, "kept": 1.50}})
+}
+
+fn answered(item_id: &str) -> Value {
+    json!({"item_id": item_id, "doc": item(item_id, "Example Video", "2025-10-01"), "http_status": 200})
+}
+
+fn gone(item_id: &str) -> Value {
+    json!({"item_id": item_id, "doc": null, "http_status": 404})
+}
+
+fn reasons(session: &mut Session) -> String {
+    session.text("SELECT coalesce(string_agg(row_id || ' ' || reason, ', ' ORDER BY row_id), '') FROM jellyfin_skips")
+}
+
+#[test]
+fn skips_are_remembered_and_no_row_starves_the_rest() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        for id in 1..=12 {
+            insert_row(&mut session, &row(id, &format!("unknown{id}")));
+        }
+        insert_row(&mut session, &row(13, "known"));
+        insert_item(&mut session, &answered("known"));
+        // ten at a time, as the old script: its second run met the same ten rows for ever
+        let ten = call(true, ", max_rows => 10");
+        assert_eq!(session.counters(&ten).get("skipped_no_item"), 10);
+        let second = session.counters(&ten);
+        assert_eq!((second.get("rows_scanned"), second.get("enriched")), (3, 1));
+        assert_eq!(session.counters(&ten).get("rows_scanned"), 0);
+
+        // due again when the time has come
+        session.run("UPDATE jellyfin_skips SET next_attempt_at = now() - interval '1 second' WHERE row_id = 3");
+        assert_eq!(session.counters(&ten).get("rows_scanned"), 1);
+        assert!(session.is_true("SELECT next_attempt_at > now() FROM jellyfin_skips WHERE row_id = 3"));
+        // … when the item has changed
+        insert_item(&mut session, &answered("unknown4"));
+        assert_eq!(session.counters(&ten).get("enriched"), 1);
+        // … and when the row has
+        session.run("UPDATE studio_board SET meta = '{\"jellyfin_item_id\": \"known\"}' WHERE id = 5");
+        assert_eq!(session.counters(&ten).get("enriched"), 1);
+        assert_eq!(session.number("SELECT count(*) FROM jellyfin_skips"), 10);
+        // a fetch that changes nothing changes nothing here
+        session.run("UPDATE jellyfin_items SET fetched_at = now()");
+        assert_eq!(session.counters(&ten).get("rows_scanned"), 0);
+    });
+}
+
+#[test]
+fn a_reason_that_time_does_not_change_is_opened_again_on_request() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        insert_row(&mut session, &row(1, "gone"));
+        insert_row(&mut session, &row(2, "unknown"));
+        insert_item(&mut session, &gone("gone"));
+        session.run(&call(true, ""));
+        assert_eq!(reasons(&mut session), "1 not_found, 2 no_item");
+        assert!(session.is_true("SELECT next_attempt_at IS NULL FROM jellyfin_skips WHERE row_id = 1"));
+        // it is no candidate any more, whatever the time
+        assert_eq!(
+            session.text("SELECT string_agg(row_id || ' ' || question, ',') FROM jellyfin_candidates()"),
+            "2 item"
+        );
+        assert_eq!(session.number("SELECT reopen_jellyfin_skips()"), 1);
+        assert_eq!(reasons(&mut session), "2 no_item");
+        // what Jellyfin said is forgotten too, so that it is asked again
+        assert_eq!(
+            session
+                .text("SELECT string_agg(row_id || ' ' || question, ',' ORDER BY row_id) FROM jellyfin_candidates()"),
+            "1 item,2 item"
+        );
+        insert_item(&mut session, &answered("gone"));
+        assert_eq!(session.counters(&call(true, "")).get("enriched"), 1);
+        assert_eq!(session.number("SELECT reopen_jellyfin_skips(NULL, row_id => 7)"), 0);
+        assert_eq!(session.number("SELECT reopen_jellyfin_skips(NULL)"), 1);
+        session.fails_with_hint("22023", "SELECT reopen_jellyfin_skips('soon')");
+    });
+}
+
+#[test]
+fn what_jellyfin_has_to_be_asked() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        let dated = |id: i64, title: &str, item_id: Option<&str>| json!({"id": id, "title": title, "status": "published", "meta": {"premiere_date": "2025-10-01T05:00:00+09:00", "jellyfin_item_id": item_id}});
+        insert_row(&mut session, &dated(1, "Straße", None));
+        insert_row(&mut session, &dated(2, "Searched", None));
+        insert_row(&mut session, &dated(3, "Known", None));
+        insert_row(&mut session, &dated(4, "Moved", Some("gone")));
+        insert_row(&mut session, &dated(5, "Broken", Some("broken")));
+        insert_row(
+            &mut session,
+            &json!({"id": 6, "title": "Nothing", "status": "published", "meta": null}),
+        );
+        insert_item(
+            &mut session,
+            &json!({"item_id": "search:searched|2025-09-30", "doc": null, "http_status": 404}),
+        );
+        insert_item(
+            &mut session,
+            &json!({"item_id": "k", "doc": item("k", "KNOWN", "2025-09-30T23:00:00Z"), "http_status": 200}),
+        );
+        insert_item(&mut session, &gone("gone"));
+        insert_item(
+            &mut session,
+            &json!({"item_id": "broken", "doc": null, "http_status": 500}),
+        );
+        let rows = session.rows(
+            "SELECT row_id, item_id, search_name, search_date, search_key, question FROM jellyfin_candidates() ORDER BY row_id",
+        );
+        let rows: Vec<String> = rows
+            .into_iter()
+            .map(|row| {
+                row.into_iter()
+                    .map(|value| value.unwrap_or_else(|| "-".into()))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                "1 - Straße 2025-09-30 search:strasse|2025-09-30 search",
+                "2 - Searched 2025-09-30 search:searched|2025-09-30 -",
+                "3 - Known 2025-09-30 search:known|2025-09-30 -",
+                "4 gone Moved 2025-09-30 search:moved|2025-09-30 search",
+                "5 broken Broken 2025-09-30 search:broken|2025-09-30 item",
+                "6 - - - - -",
+            ]
+        );
+    });
+}
+
+#[test]
+fn an_event_is_queued_once_for_a_version() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        insert_row(&mut session, &row(7, "known"));
+        insert_item(&mut session, &answered("known"));
+        session.run("UPDATE studio_board SET meta = meta || '{\"publish_event_sent_at\": \"2024-01-01\"}'");
+        assert_eq!(session.counters(&call(true, "")).get("events_queued"), 1);
+        // one that is there is kept; so are the digits of what is not ours
+        assert_eq!(
+            session.text("SELECT meta ->> 'publish_event_sent_at' FROM studio_board"),
+            "2024-01-01"
+        );
+        assert_eq!(session.text("SELECT meta ->> 'kept' FROM studio_board"), "1.5");
+        session.run("UPDATE studio_board SET meta = meta - 'jellyfin_public_url' - 'publish_event_sent_at'");
+        for execute in [false, true] {
+            let again = session.counters(&call(execute, ""));
+            assert_eq!((again.get("enriched"), again.get("events_queued")), (1, 0), "{execute}");
+        }
+        // nothing was sent, so nothing says that it was
+        assert!(session.is_true("SELECT NOT meta ? 'publish_event_sent_at' FROM studio_board"));
+        assert_eq!(session.number("SELECT count(*) FROM event_outbox"), 1);
+        session.run("UPDATE studio_board SET meta = meta - 'jellyfin_public_url'");
+        let other = "SELECT * FROM backfill_jellyfin_metadata(execute => true, backfill_version => 'other', public_base => 'http://x/y/')";
+        assert_eq!(session.counters(other).get("events_queued"), 1);
+        assert_eq!(session.number("SELECT count(DISTINCT event_id) FROM event_outbox"), 2);
+        assert_eq!(
+            session.text("SELECT meta ->> 'jellyfin_public_url' FROM studio_board"),
+            "http://x/y/web/index.html#!/details?id=known"
+        );
+    });
+}
+
+#[test]
+fn markers_and_event_land_together_or_not_at_all() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        for id in 1..=30 {
+            insert_row(&mut session, &row(id, "known"));
+        }
+        insert_item(&mut session, &answered("known"));
+        session.run(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no event for 5'; END$$;
+             CREATE TRIGGER refuse BEFORE INSERT ON event_outbox FOR EACH ROW WHEN (NEW.subject_id = '5') EXECUTE FUNCTION refuse();
+             CREATE FUNCTION refuse_row() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'row % stays', NEW.id; END$$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON studio_board FOR EACH ROW WHEN (NEW.id = 11) EXECUTE FUNCTION refuse_row()",
+        );
+        let before = session.rows("SELECT meta::text FROM studio_board WHERE id IN (5, 11) ORDER BY id");
+        let done = session.counters(&call(true, ""));
+        assert_eq!(
+            (done.get("enriched"), done.get("events_queued"), done.get("errors")),
+            (28, 28, 2)
+        );
+        assert_eq!(
+            before,
+            session.rows("SELECT meta::text FROM studio_board WHERE id IN (5, 11) ORDER BY id")
+        );
+        assert_eq!(
+            session.number("SELECT count(*) FROM event_outbox WHERE subject_id IN ('5', '11')"),
+            0
+        );
+        assert_eq!(session.take_warnings().len(), 2);
+        assert_eq!(
+            session
+                .rows("SELECT * FROM verify_jellyfin_metadata() WHERE severity = 'error'")
+                .len(),
+            2
+        );
+    });
+}
+
+#[test]
+fn an_edit_that_comes_meanwhile_is_kept_and_decided_upon() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        for id in 1..=3 {
+            insert_row(&mut session, &row(id, "known"));
+        }
+        insert_item(&mut session, &answered("known"));
+        let mut editor = database.session();
+        editor.run(
+            "BEGIN;
+             UPDATE studio_board SET meta = meta || '{\"note\": \"mine\"}', title = 'Edited' WHERE id = 2;
+             UPDATE studio_board SET status = 'withdrawn' WHERE id = 3",
+        );
+        session.run("SET media_assets.lock_timeout = '20s'");
+        let run = std::thread::spawn(move || session.counters(&call(true, "")));
+        let mut watcher = database.session();
+        watcher.wait_until("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')");
+        editor.run("COMMIT");
+        let done = run.join().expect("the run does not panic");
+        assert_eq!(
+            (
+                done.get("rows_scanned"),
+                done.get("enriched"),
+                done.get("events_queued")
+            ),
+            (2, 2, 2)
+        );
+        assert_eq!(
+            watcher.text("SELECT meta ->> 'note' FROM studio_board WHERE id = 2"),
+            "mine"
+        );
+        assert_eq!(
+            watcher.text("SELECT payload ->> 'title' FROM event_outbox WHERE subject_id = '2'"),
+            "Edited"
+        );
+        assert!(watcher.is_true("SELECT NOT meta ? 'jellyfin_public_url' FROM studio_board WHERE id = 3"));
+        assert_eq!(watcher.number("SELECT count(*) FROM event_outbox"), 2);
+    });
+}
+
+#[test]
+fn metadata_only_looks_past_what_is_wrong_with_the_event() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        insert_row(&mut session, &row(1, "known"));
+        session.run("UPDATE studio_board SET content_url = NULL");
+        insert_item(&mut session, &answered("known"));
+        assert_eq!(session.counters(&call(true, "")).get("skipped_missing_artifact_uri"), 1);
+        let only = session.counters(&call(true, ", mode => 'metadata_only'"));
+        assert_eq!((only.get("enriched"), only.get("events_queued")), (1, 0));
+        assert_eq!(reasons(&mut session), "");
+    });
+}
+
+#[test]
+fn explain_says_what_the_dry_run_counts() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        insert_row(&mut session, &row(1, "known"));
+        insert_row(&mut session, &row(2, "gone"));
+        insert_item(&mut session, &answered("known"));
+        insert_item(&mut session, &gone("gone"));
+        session.run("SET media_assets.backfill_version = '2025-10-14'; SET media_assets.jellyfin_public_base = 'https://watch.example'");
+        session.run("BEGIN READ ONLY");
+        let rows = session
+            .rows("SELECT row_id, outcome, reason, item_id, queues_event FROM explain_jellyfin_metadata() ORDER BY 1");
+        let predicted = session.value("SELECT payload::text FROM explain_jellyfin_metadata() WHERE row_id = 1");
+        let id = session.value("SELECT event_id FROM explain_jellyfin_metadata() WHERE row_id = 1");
+        let counters = session.counters("SELECT * FROM backfill_jellyfin_metadata()");
+        session.run("COMMIT");
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(rows[0], [text("1"), text("enriched"), None, text("known"), text("t")]);
+        assert_eq!(
+            rows[1],
+            [text("2"), text("skipped"), text("not_found"), None, text("f")]
+        );
+        assert_eq!((counters.get("enriched"), counters.get("skipped_not_found")), (1, 1));
+        session.run("SELECT * FROM backfill_jellyfin_metadata(execute => true)");
+        assert_eq!(predicted, session.value("SELECT payload::text FROM event_outbox"));
+        assert_eq!(id, session.value("SELECT event_id FROM event_outbox"));
+        assert!(!predicted.expect("a payload").contains("/media/secret"));
+    });
+}
+
+#[test]
+fn what_is_missing_is_said_in_one_error() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        let error = session.fails_with_hint("42P01", &call(true, ""));
+        for word in [
+            "studio_board",
+            "jellyfin_items",
+            "jellyfin_skips",
+            "event_outbox",
+            "create_jellyfin_tables()",
+        ] {
+            assert!(words(&error).contains(word), "{word}: {}", words(&error));
+        }
+        session.run("CREATE TABLE studio_board (id uuid PRIMARY KEY, title text, status text, meta json)");
+        let error = session.fails_with_hint("42703", &call(false, ""));
+        for word in ["namespace", "content_url", "meta is json", "id is uuid"] {
+            assert!(words(&error).contains(word), "{word}: {}", words(&error));
+        }
+        session.run("DROP TABLE studio_board; SET client_min_messages = warning");
+        session.run("CREATE TABLE studio_board (id bigint PRIMARY KEY, title text, namespace text, content_url text, status text, meta jsonb)");
+        insert_row(&mut session, &row(1, "known"));
+        // the dry run needs the board only
+        assert_eq!(session.counters(&call(false, "")).get("skipped_no_item"), 1);
+        session.fails_with_hint("42P01", "SELECT * FROM verify_jellyfin_metadata()");
+        for bad in [
+            "batch => 0",
+            "execute => NULL",
+            "mode => 'twice', backfill_version => 'v', public_base => 'http://x'",
+            "mode => NULL, backfill_version => 'v', public_base => 'http://x'",
+            "public_base => 'http://x'",
+            "backfill_version => 'v'",
+            "backfill_version => 'v', public_base => 'watch.example'",
+            "backfill_version => 'v', public_base => 'http://me:secret@x'",
+            "backfill_version => 'v', public_base => 'http://x', max_rows => -1",
+        ] {
+            session.fails_with_hint("22023", &format!("SELECT * FROM backfill_jellyfin_metadata({bad})"));
+        }
+        session.run("SELECT * FROM create_jellyfin_tables()");
+        session.fails("25006", &format!("BEGIN READ ONLY; {}", call(true, "")));
+        session.fails_with_hint(
+            "0A000",
+            &format!("BEGIN ISOLATION LEVEL REPEATABLE READ; {}", call(true, "")),
+        );
+        // made once, and never altered
+        let again = session.rows("SELECT executed FROM create_jellyfin_tables()");
+        assert_eq!(again, vec![vec![Some("f".to_owned())]; 3]);
+    });
+}
+
+#[test]
+fn a_role_needs_what_the_run_does_and_no_more() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        insert_row(&mut session, &row(1, "known"));
+        insert_row(&mut session, &row(2, "unknown"));
+        insert_item(&mut session, &answered("known"));
+        let role = server.role(&database);
+        let name = &role.name;
+        session.run(&format!(
+            "GRANT SELECT ON studio_board, jellyfin_items TO {name}; GRANT SELECT, INSERT, UPDATE, DELETE ON jellyfin_skips TO {name};
+             GRANT SELECT, INSERT ON event_outbox TO {name}"
+        ));
+        let mut worker = database.session_as(&role);
+        assert_eq!(worker.counters(&call(false, "")).get("enriched"), 1);
+        let error = worker.fails_with_hint("42501", &call(true, ""));
+        assert!(words(&error).contains("UPDATE"), "{}", words(&error));
+        session.run(&format!("GRANT UPDATE (meta) ON studio_board TO {name}"));
+        assert_eq!(worker.counters(&call(true, "")).get("enriched"), 1);
+        session.run("ALTER TABLE jellyfin_items ENABLE ROW LEVEL SECURITY");
+        worker.fails_with_hint("42501", &call(false, ""));
+    });
+}
+
+#[test]
+fn views_with_the_columns_of_the_page_are_as_good_as_tables() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        session.run(
+            "SET client_min_messages = warning;
+             CREATE TABLE posts (post_id int PRIMARY KEY, headline varchar(80), tenant text, file text, phase text, data jsonb, secret text);
+             CREATE VIEW studio_board AS SELECT post_id AS id, headline AS title, tenant AS namespace, file AS content_url, phase AS status, data AS meta FROM posts;
+             SELECT * FROM create_jellyfin_tables()",
+        );
+        insert_row(&mut session, &row(1, "known"));
+        insert_item(&mut session, &answered("known"));
+        assert_eq!(session.counters(&call(true, "")).get("events_queued"), 1);
+        assert_eq!(session.text("SELECT data ->> 'jellyfin_item_id' FROM posts"), "known");
+    });
+}
+
+#[test]
+fn a_long_run_comes_to_what_the_function_predicts() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        session.run(
+            "INSERT INTO studio_board SELECT n, 'T' || n, NULL, 's3://b/' || n, 'published', jsonb_build_object('jellyfin_item_id', 'i' || n % 50) FROM generate_series(1, 1200) n;
+             INSERT INTO jellyfin_items SELECT 'i' || n, CASE WHEN n % 5 > 0 THEN jsonb_build_object('Id', 'i' || n) END, CASE WHEN n % 5 > 0 THEN 200 ELSE 404 END FROM generate_series(0, 49) n",
+        );
+        let dry = session.counters(&call(false, ""));
+        assert_eq!((dry.get("enriched"), dry.get("skipped_not_found")), (960, 240));
+        let options = format!("{{\"backfill_version\": \"{VERSION}\", \"public_base\": \"{BASE}\"}}");
+        session.run(&format!(
+            "CALL run_backfill('jellyfin_metadata', 100, true, '{options}')"
+        ));
+        let report = session.text("SELECT backfill_report(max(run_id)) FROM backfill_progress");
+        assert!(
+            report.contains("(jellyfin_metadata, procedure)") && report.contains("finished"),
+            "{report}"
+        );
+        assert!(report.contains("960") && report.contains("240"), "{report}");
+        assert_eq!(session.number("SELECT count(*) FROM event_outbox"), 960);
+        assert_eq!(session.number("SELECT count(*) FROM jellyfin_skips"), 240);
+        assert_eq!(
+            session
+                .rows("SELECT * FROM verify_jellyfin_metadata() WHERE severity = 'error'")
+                .len(),
+            0
+        );
+        // what undo needs: each cell with its text before and after, each row by its key
+        let changes = session.rows(
+            "SELECT action, relation, column_name, sum(cardinality(coalesce(ids, uuids::text[]))) FROM backfill_changes GROUP BY 1, 2, 3 ORDER BY 1, 2",
+        );
+        let changes: Vec<String> = changes
+            .into_iter()
+            .map(|row| row.into_iter().flatten().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            changes,
+            [
+                "cell_set public.studio_board meta 960",
+                "row_inserted public.event_outbox event_id 960",
+                "row_inserted public.jellyfin_skips row_id 240"
+            ]
+        );
+        assert!(session.is_true(
+            "SELECT bool_and(b.meta::text = u.became AND u.was::jsonb = jsonb_build_object('jellyfin_item_id', b.meta -> 'jellyfin_item_id'))
+             FROM backfill_changes c, unnest(c.ids, c.before, c.after) u(id, was, became) JOIN studio_board b ON b.id = u.id::bigint
+             WHERE c.action = 'cell_set'"
+        ));
+        session.fails_with_hint(
+            "22023",
+            "CALL run_backfill('jellyfin_metadata', 100, true, '{\"colour\": 1}')",
+        );
+    });
+}
