@@ -25,6 +25,7 @@ pub mod random;
 pub mod runs;
 pub mod school;
 pub mod standby;
+pub mod stub;
 
 pub use application::Application;
 pub use cluster::Cluster;

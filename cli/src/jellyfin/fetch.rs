@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let server = Server::new(
         "JELLYFIN_URL",
         &needed("JELLYFIN_URL", "http://jellyfin:8096")?,
-        Some(("X-Emby-Token", needed("JELLYFIN_API_KEY", "…")?)),
+        Some(needed("JELLYFIN_API_KEY", "…")?),
         arguments.common.timeout,
     )?;
     let mut client = Target::of_environment()?.connect()?;

@@ -16,8 +16,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 pub struct Server {
     agent: Agent,
     base: String,
-    /// Name and value of the header that says who asks.
-    token: Option<(&'static str, String)>,
+    /// Says who asks.
+    token: Option<String>,
 }
 
 /// Why a request has no usable answer.
@@ -65,12 +65,7 @@ impl Trouble {
 
 impl Server {
     /// `variable` is where `base` came from.
-    pub fn new(
-        variable: &str,
-        base: &str,
-        token: Option<(&'static str, String)>,
-        timeout: Duration,
-    ) -> Result<Self, Failure> {
+    pub fn new(variable: &str, base: &str, token: Option<String>, timeout: Duration) -> Result<Self, Failure> {
         let refused = |what: &str| {
             Failure::new(Cause::Validation, format!("{variable} {what}")).hint(format!(
                 "export {variable}=https://example.org, with a path where the server has one"
@@ -87,6 +82,15 @@ impl Server {
             }
             Some(rest) if rest.contains(['?', '#', ' ']) => return Err(refused("is more than an address and a path")),
             Some(_) => {}
+        }
+        if token
+            .as_ref()
+            .is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"'))
+        {
+            return Err(Failure::new(
+                Cause::Validation,
+                "the key is not made of letters, digits and signs",
+            ));
         }
         let agent = Agent::config_builder()
             .timeout_global(Some(timeout))
@@ -113,8 +117,11 @@ impl Server {
             .agent
             .get(format!("{}{path}", self.base))
             .header("Accept", "application/json");
-        if let Some((name, value)) = &self.token {
-            request = request.header(*name, value);
+        if let Some(token) = &self.token {
+            // The first is what every Jellyfin of today takes, the second what version 12 takes without legacy options.
+            request = request
+                .header("X-Emby-Token", token)
+                .header("Authorization", format!("MediaBrowser Token=\"{token}\""));
         }
         for (name, value) in query {
             request = request.query(*name, value);
@@ -124,14 +131,11 @@ impl Server {
 
     /// POST of a JSON body to `path`.
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, Trouble> {
-        let mut request = self
+        let request = self
             .agent
             .post(format!("{}{path}", self.base))
             .header("Accept", "application/json")
             .content_type("application/json");
-        if let Some((name, value)) = &self.token {
-            request = request.header(*name, value);
-        }
         self.answer(request.send(body.to_string()))
     }
 
@@ -181,7 +185,7 @@ impl Server {
     /// A server may send back what it was sent.
     fn without_token(&self, text: &str) -> String {
         match &self.token {
-            Some((_, token)) => text.replace(token.as_str(), "***"),
+            Some(token) => text.replace(token.as_str(), "***"),
             None => text.to_owned(),
         }
     }

@@ -27,6 +27,9 @@ pub struct Arguments {
     /// Post at most that many events
     #[arg(long)]
     limit: Option<usize>,
+    /// How long an event is ours; the next call takes it over after that. Default: twice the timeout and 30s
+    #[arg(long, value_parser = super::duration)]
+    lease: Option<Duration>,
 }
 
 /// An event that is ours for the length of the lease.
@@ -110,8 +113,11 @@ fn event_of(row: &postgres::Row) -> Result<Event, Failure> {
 fn work(client: &mut Client, server: &Server, arguments: &Arguments) -> Result<(), Failure> {
     let common = &arguments.common;
     let us = name_of_this_call();
-    // Longer than any request of a claim can take.
-    let lease = common.timeout * 2 + Duration::from_secs(30);
+    let lease = arguments.lease.unwrap_or(common.timeout * 2 + Duration::from_secs(30));
+    if lease <= common.timeout {
+        return Err(Failure::new(Cause::Validation, "the lease ends before a request may")
+            .hint("--lease has to be longer than --timeout."));
+    }
     let total: i64 = client
         .query_one("SELECT count(*) FROM event_outbox WHERE state = 'queued'", &[])
         .map_err(database)?
@@ -150,12 +156,16 @@ fn work(client: &mut Client, server: &Server, arguments: &Arguments) -> Result<(
             *tries += 1;
             match result {
                 Ok(envelope) => {
-                    if published(client, event, &envelope)? {
-                        totals.published += 1;
-                    } else {
-                        totals.twice += 1;
-                    }
                     totals.failing.remove(&event.id);
+                    match published(client, event, &envelope)? {
+                        Recorded::ByUs => totals.published += 1,
+                        Recorded::Before => totals.twice += 1,
+                        Recorded::Nowhere => {
+                            let gone = "delivered, but its row in event_outbox has gone".to_owned();
+                            progress.say(&format!("{}: {gone}", event.id));
+                            totals.failing.insert(event.id.clone(), gone);
+                        }
+                    }
                     totals.tries.remove(&event.id);
                     progress.batch(1, &format!("published {} as {envelope}", event.id));
                 }
@@ -296,17 +306,32 @@ fn post(server: &Server, events: &[Event]) -> Vec<Result<String, Trouble>> {
     })
 }
 
-/// Records a delivery; says whether nobody had before. Whose claim it is by now does not matter: it was delivered.
-fn published(client: &mut Client, event: &Event, envelope: &str) -> Result<bool, Failure> {
-    client
-        .execute(
-            "UPDATE event_outbox SET state = 'published', published_at = clock_timestamp(), envelope_id = $2, claimed_by = NULL,
-                    last_error = NULL, attempts = attempts + 1
-             WHERE event_id = $1::text::uuid AND state <> 'published'",
+/// Where a delivery stands.
+enum Recorded {
+    ByUs,
+    /// Another call was first.
+    Before,
+    /// Somebody took the event out of the outbox meanwhile.
+    Nowhere,
+}
+
+/// Records a delivery. Whose claim the event is by now does not matter: it was delivered.
+fn published(client: &mut Client, event: &Event, envelope: &str) -> Result<Recorded, Failure> {
+    let row = client
+        .query_one(
+            "WITH recorded AS (
+                 UPDATE event_outbox SET state = 'published', published_at = clock_timestamp(), envelope_id = $2, claimed_by = NULL,
+                        last_error = NULL, attempts = attempts + 1
+                 WHERE event_id = $1::text::uuid AND state <> 'published' RETURNING 1)
+             SELECT EXISTS (SELECT FROM recorded), EXISTS (SELECT FROM event_outbox WHERE event_id = $1::text::uuid)",
             &[&event.id, &envelope],
         )
-        .map(|rows| rows == 1)
-        .map_err(database)
+        .map_err(database)?;
+    Ok(match (row.get(0), row.get(1)) {
+        (true, _) => Recorded::ByUs,
+        (false, true) => Recorded::Before,
+        (false, false) => Recorded::Nowhere,
+    })
 }
 
 /// Records a failure, where the event is still ours. Gives the state that it has then.
