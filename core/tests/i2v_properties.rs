@@ -81,10 +81,17 @@ proptest! {
         let first = one.run(&sorted, allow, true, &never);
         prop_assert_eq!(&first, &other.run(&order, allow, true, &never));
         prop_assert_eq!(&one.media, &other.media);
-        prop_assert_eq!(first, before.clone().run(&sorted, allow, false, &never));
+        prop_assert_eq!(&first, &before.clone().run(&sorted, allow, false, &never));
         let (second, _) = one.run(&order, allow, true, &never);
         prop_assert_eq!(second.updated, 0);
         prop_assert_eq!(&one.media, &other.media);
+        // Each video decided alone, over rows that nobody settled: a dry run has nothing to remember.
+        for id in &order {
+            let mut alone = before.clone();
+            let (_, decided) = alone.run(std::slice::from_ref(id), allow, true, &never);
+            prop_assert_eq!(&decided[id], &first.1[id]);
+            prop_assert_eq!(&alone.media[id], &other.media[id]);
+        }
     }
 
     #[test]
@@ -96,6 +103,12 @@ proptest! {
         prop_assert_eq!(&one.media, &other.media);
         let (second, _) = one.run(&order, allow, true, &never);
         prop_assert_eq!(second.updated, 0);
+        for id in &order {
+            let mut alone = before.clone();
+            let (_, decided) = alone.run(std::slice::from_ref(id), allow, true, &never);
+            prop_assert_eq!(&decided[id], &first.1[id]);
+            prop_assert_eq!(&alone.media[id], &other.media[id]);
+        }
     }
 
     #[test]

@@ -4,6 +4,18 @@ use super::ledger::decisions::Decision;
 use super::Job;
 use crate::settings::{self, LogDecisions};
 
+/// A row that the run inserted: `column_name` is its primary key, the ids are values of that. `after`, where it is given, is
+/// the [`row_fingerprint`] of the row as it was inserted: undo then leaves a row alone that somebody changed since.
+pub const ROW_INSERTED: &str = "row_inserted";
+/// A value that the run set: ids are primary keys, `before` and `after` its texts: of a jsonb column the jsonb text, so
+/// that SQL NULL and JSON null differ, of any other type `to_jsonb(column) #>> '{}'`.
+pub const CELL_SET: &str = "cell_set";
+
+/// An expression that tells whether the row `alias` is as it was: 64 bits as text.
+pub fn row_fingerprint(alias: &str) -> String {
+    format!("pg_catalog.hashtextextended(pg_catalog.to_jsonb({alias})::pg_catalog.text, 0)::pg_catalog.text")
+}
+
 /// A row that could not be written.
 #[derive(Clone, Debug)]
 pub struct RowFailure {

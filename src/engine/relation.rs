@@ -287,6 +287,22 @@ impl Relation {
         all_unique_indexes(connection, self.base_oid)
     }
 
+    /// The column that is the base table's primary key alone, as this relation names it.
+    pub fn primary_key_column(&self, connection: &Connection) -> Option<String> {
+        let rows = connection.query(
+            "SELECT i.indkey[0] FROM pg_catalog.pg_index i
+             WHERE i.indrelid = $1::pg_catalog.oid AND i.indisprimary AND i.indnkeyatts = 1",
+            Mode::Read,
+            &[i64::from(self.base_oid.to_u32()).into()],
+        );
+        let number: i16 = if rows.is_empty() { None } else { rows.get(0, 0) }?;
+        let of_key = |column: &&Column| column.base_number == Some(number);
+        self.columns
+            .iter()
+            .find(|(_, column)| of_key(column))
+            .map(|(name, _)| name.clone())
+    }
+
     /// The base table's primary key, when it is exactly `column`, with its order.
     pub fn primary_key_order(&self, connection: &Connection, column: &str) -> Option<Ordering> {
         let number = self.columns.get(column)?.base_number?;

@@ -53,7 +53,8 @@ pub fn run_of(mut given: GivenOptions) -> Result<Option<i64>, ErrorReport> {
 #[pg_extern(sql = r#"
 CREATE FUNCTION undo_backfill(run_id bigint, execute boolean DEFAULT false,
     OUT values_scanned bigint, OUT items_restored bigint, OUT usages_removed bigint, OUT assets_removed bigint,
-    OUT keys_restored bigint, OUT already_undone bigint, OUT conflicts bigint, OUT errors bigint, OUT batches bigint,
+    OUT keys_restored bigint, OUT cells_restored bigint, OUT rows_removed bigint,
+    OUT already_undone bigint, OUT conflicts bigint, OUT errors bigint, OUT batches bigint,
     OUT undo_run_id bigint)
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]

@@ -3,10 +3,13 @@
 //! What somebody changed since is theirs: it is left alone and reported as a conflict.
 
 mod assets;
+mod cells;
 mod items;
 mod keys;
 pub mod program;
 mod references;
+mod rows;
+mod tables;
 mod usages;
 mod uses;
 
@@ -86,7 +89,8 @@ macro_rules! counters {
             }
 
             fn check(&self) -> std::result::Result<(), &'static str> {
-                let undone = self.items_restored + self.usages_removed + self.assets_removed + self.keys_restored;
+                let lessons = self.items_restored + self.usages_removed + self.assets_removed + self.keys_restored;
+                let undone = lessons + self.cells_restored + self.rows_removed;
                 if self.values_scanned == undone + self.already_undone + self.conflicts + self.errors {
                     Ok(())
                 } else {
@@ -103,13 +107,15 @@ counters!(
     usages_removed,
     assets_removed,
     keys_restored,
+    cells_restored,
+    rows_removed,
     already_undone,
     conflicts,
     errors
 );
 
 /// How one kind of change is taken back.
-pub(super) trait Kind {
+trait Kind {
     /// The action that it takes back, as the ledger names it.
     fn action(&self) -> &'static str;
     /// The counter of what it took back.

@@ -7,6 +7,7 @@ use super::assets::Assets;
 use super::items::Items;
 use super::keys::{Change, Keys};
 use super::references::References;
+use super::tables::{self, TableScope, TABLE_JOBS};
 use super::usages::Usages;
 use super::uses::Uses;
 use super::{Counters, Kind, Undo};
@@ -39,6 +40,8 @@ pub struct UndoProgram {
     /// `None` for a run that knew assets only.
     lessons: Option<LessonScope>,
     assets: Relation,
+    /// For the jobs of [`TABLE_JOBS`]; `assets` is then the table on which their runs exclude each other.
+    tables: Option<TableScope>,
     /// Values that the run wrote, by its counters.
     written: i64,
     execute: bool,
@@ -63,7 +66,8 @@ impl UndoProgram {
                 format!("SELECT cancel_backfill({});", undone.run_id),
             ));
         }
-        let written = check_changes_were_kept(connection, ledger, &undone)?;
+        let mut written = check_changes_were_kept(connection, ledger, &undone)?;
+        let tables = TableScope::of(connection, ledger, &undone)?;
         let found = Found::look_at(connection, &|name| undone.relation(name).map(str::to_owned));
         let (scope, assets) = match undone.job.as_str() {
             "lesson_assets" => {
@@ -78,12 +82,19 @@ impl UndoProgram {
                 None,
                 KeysProgram::load(connection, found, false, false)?.map(|program| program.assets),
             ),
-            job => {
-                return Err(not_supported(
-                    format!("job {job} cannot be undone"),
-                    "Jobs that can be are lesson_assets and asset_keys.",
-                ))
-            }
+            job => match &tables {
+                Some(tables) => {
+                    written = tables.written;
+                    (None, Some(tables.main().clone()))
+                }
+                None => {
+                    let others: Vec<&str> = TABLE_JOBS.iter().map(|job| job.name).collect();
+                    return Err(not_supported(
+                        format!("job {job} cannot be undone"),
+                        format!("Jobs that can be: lesson_assets, asset_keys, {}.", others.join(", ")),
+                    ));
+                }
+            },
         };
         let Some(assets) = assets else {
             return Err(not_undoable(undone.run_id, "Its table of assets has gone."));
@@ -93,6 +104,7 @@ impl UndoProgram {
             ledger: Rc::new(Ledger::open(connection)?),
             lessons: scope,
             assets,
+            tables,
             written,
             execute,
         };
@@ -116,6 +128,9 @@ impl UndoProgram {
     }
 
     fn check_rights(&self, connection: &Connection) -> Result<()> {
+        if let Some(tables) = &self.tables {
+            return tables.check_rights(connection);
+        }
         rights::check_privilege(connection, &self.assets, "UPDATE", &["canonical_key"])?;
         let Some(LessonScope { tables, usages }) = &self.lessons else {
             return Ok(());
@@ -140,9 +155,14 @@ impl UndoProgram {
             mode,
             batch,
             options: vec![("run_id", self.undone.run_id.to_string())],
-            relations: match &self.lessons {
-                Some(lessons) => lessons.tables.names(),
-                None => vec![("assets", self.assets.sql_name.clone())],
+            relations: match (&self.lessons, &self.tables) {
+                (Some(lessons), _) => lessons.tables.names(),
+                (None, Some(tables)) => tables
+                    .relations
+                    .iter()
+                    .map(|relation| (relation.name, relation.sql_name.clone()))
+                    .collect(),
+                (None, None) => vec![("assets", self.assets.sql_name.clone())],
             },
             phases: self.phases(),
             bounds: vec![None; self.phases().len()],
@@ -152,7 +172,9 @@ impl UndoProgram {
     }
 
     fn phases(&self) -> &'static [&'static str] {
-        if self.lessons.is_some() {
+        if self.tables.is_some() {
+            &tables::PHASES
+        } else if self.lessons.is_some() {
             &PHASES
         } else {
             &PHASES[OF_LESSONS..]
@@ -164,6 +186,17 @@ impl UndoProgram {
     /// # Errors
     /// 42501 when a table with a foreign key to what would go cannot be seen whole.
     pub fn jobs(&self, connection: &Connection) -> Result<Vec<Undo>> {
+        let kinds = match &self.tables {
+            Some(tables) => tables.kinds(connection)?,
+            None => self.kinds(connection)?,
+        };
+        Ok(kinds
+            .into_iter()
+            .map(|kind| Undo::new(self.undone.run_id, &self.ledger, kind, self.execute))
+            .collect())
+    }
+
+    fn kinds(&self, connection: &Connection) -> Result<Vec<Box<dyn Kind>>> {
         let uses = Rc::new(RefCell::new(Uses::default()));
         let mut kinds: Vec<Box<dyn Kind>> = Vec::new();
         if let Some(LessonScope { tables, usages }) = &self.lessons {
@@ -182,10 +215,7 @@ impl UndoProgram {
         let cleared = self.undone.options.contains_key("refresh").then(Rc::default);
         kinds.push(Box::new(Keys::new(&self.assets, Change::Set, cleared.as_ref())));
         kinds.push(Box::new(Keys::new(&self.assets, Change::Released, cleared.as_ref())));
-        Ok(kinds
-            .into_iter()
-            .map(|kind| Undo::new(self.undone.run_id, &self.ledger, kind, self.execute))
-            .collect())
+        Ok(kinds)
     }
 
     /// A run that is being taken back does not go on: a batch that somebody resumed is waited for, no other follows.

@@ -28,7 +28,23 @@ impl References {
     /// # Errors
     /// 42501 when the caller cannot see all rows of a table that has one: what is hidden may use what would go.
     pub fn find(connection: &Connection, target: &Relation, counted: Option<(&Relation, &str)>) -> Result<Self> {
-        let id = target.base_column(connection, "id").unwrap_or_else(|| "id".to_owned());
+        Self::find_on(connection, target, "id", counted)
+    }
+
+    /// As [`References::find`], for a target whose rows are known by `column`.
+    ///
+    /// # Errors
+    /// As [`References::find`].
+    pub fn find_on(
+        connection: &Connection,
+        target: &Relation,
+        column: &str,
+        counted: Option<(&Relation, &str)>,
+    ) -> Result<Self> {
+        let id = target
+            .base_column(connection, column)
+            .unwrap_or_else(|| column.to_owned());
+        let id_type = target.type_of(column);
         let counted = counted.and_then(|(relation, column)| {
             Some((
                 relation.base_sql_name.as_str(),
@@ -45,7 +61,7 @@ impl References {
                 continue;
             }
             key.check_visible(target)?;
-            statements.push(key.statement(target, &id));
+            statements.push(key.statement(target, &id, id_type));
         }
         Ok(References { statements })
     }
@@ -121,8 +137,7 @@ impl ForeignKey {
         )))
     }
 
-    fn statement(&self, target: &Relation, id: &str) -> Statement {
-        let id_type = target.type_of("id");
+    fn statement(&self, target: &Relation, id: &str, id_type: &str) -> Statement {
         let unnested = format!("pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n)");
         let only_id = self.columns.iter().all(|(_, of)| of == id);
         let (of, join) = if only_id {

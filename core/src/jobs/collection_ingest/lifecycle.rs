@@ -128,6 +128,12 @@ pub fn check_update(old: &Guarded<'_>, new: &Guarded<'_>) -> Result<(), Violatio
     Ok(())
 }
 
+/// Whether undo may bring a row back to what it was before a run. What was ready or approved stays as the run left it:
+/// neither comes back without enrichment and an operator. The conflict is called `needs_approval`.
+pub const fn is_restorable(before: &Guarded<'_>) -> bool {
+    !before.approved && !matches!(before.state, AssetState::Ready)
+}
+
 fn changes_known<T: PartialEq>(old: &Option<T>, new: &Option<T>) -> bool {
     old.is_some() && old != new
 }
@@ -210,6 +216,12 @@ mod tests {
             check_update(&old, &enrichers),
             Err(Violation::EnrichersChangedWhileReady)
         );
+    }
+
+    #[test]
+    fn undo_never_brings_readiness_back() {
+        assert!(!is_restorable(&row(Ready, false)) && !is_restorable(&row(Ready, true)));
+        assert!(is_restorable(&row(Enriching, false)) && is_restorable(&row(Retired, false)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod item;
 mod lifecycle;
 mod path_mappings;
 mod plex;
+mod rekey;
 mod request;
 
 pub use content::{comparable_signatures, Content};
@@ -20,9 +21,10 @@ pub use counters::Counters;
 pub use decision::{ingest_decision, Action, Decision, Reason};
 pub use file_name::{has_extension, read_file_name, FileName, COMMON_EXTENSIONS};
 pub use item::{item_key, plan, Item, Outcome, Plan, Refusal, Stored, Write};
-pub use lifecycle::{check_insert, check_update, is_allowed_transition, Guarded, Violation};
+pub use lifecycle::{check_insert, check_update, is_allowed_transition, is_restorable, Guarded, Violation};
 pub use path_mappings::PathMappings;
 pub use plex::{plex_items, PlexItem};
+pub use rekey::{rekey, KeyedRow, Rekeying};
 pub use request::{check_reconcile, find_collection, Collection, IngestError, Reconcile, Request, Scope, ScopeLevel};
 
 /// The states of the enum `asset_state`.

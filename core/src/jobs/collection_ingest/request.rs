@@ -3,8 +3,9 @@
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use crate::identity::fold_case;
-use crate::jobs::lesson::parse_asset_id;
 
 /// Why a run does not start, or does not finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +105,7 @@ pub struct Collection<'a> {
 /// # Errors
 /// `CollectionNotFound`; `CollectionAmbiguous` when that stage has several matches.
 pub fn find_collection(asked: &str, collections: &[Collection<'_>]) -> Result<usize, IngestError> {
-    let uuid = parse_asset_id(asked);
+    let uuid = Uuid::try_parse(asked).ok().map(Uuid::into_bytes);
     let folded = fold_case(asked);
     let stages: [&dyn Fn(&Collection<'_>) -> bool; 4] = [
         &|collection| uuid == Some(collection.uuid),

@@ -3,6 +3,8 @@
 //! The rule has to give the same answer over rows that this run settled already and over rows that it did not reach yet.
 //! So what a member would be given counts as its own: a URL of its own is nearer than one from further up, but a path that
 //! only stands in for a URL (the first of a map) is farther than any URL, for the member itself would be given that URL.
+//! So a video can be decided alone, in any order, and a dry run has nothing to remember. One case is left to the order: a
+//! cycle without any URL, but with two different maps, where each member comes before every other.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -1,0 +1,253 @@
+//! Undo of the jobs whose changes are rows inserted and values of columns set: one entry for each.
+
+use super::cells::Cells;
+use super::rows::InsertedRows;
+use super::{Element, Kind};
+use crate::engine::journal::{CELL_SET, ROW_INSERTED};
+use crate::engine::ledger::runs::Run;
+use crate::engine::ledger::Ledger;
+use crate::engine::relation::Relation;
+use crate::engine::rights;
+use crate::error::{not_undoable, Result};
+use crate::postgres::spi::{Connection, Mode};
+
+/// What undo has to know of a job beyond what the ledger says.
+pub struct TableJob {
+    pub name: &'static str,
+    /// Its relations as its runs name them in the ledger. The job's runs exclude each other on the first.
+    pub relations: &'static [&'static str],
+    /// Reasons of its own to leave a row or a value alone.
+    pub keeps: &'static [KeepRule],
+}
+
+/// A reason to leave what a run wrote alone, though it still is as the run made it.
+pub struct KeepRule {
+    /// The relation, as the job's runs name it.
+    pub relation: &'static str,
+    /// `None` is about inserted rows, a name about the values of that column.
+    pub column: Option<&'static str>,
+    /// What `explain_undo` says.
+    pub reason: &'static str,
+    /// An SQL condition over the row `r` and, as texts, `u.before` and `u.after`.
+    pub condition: &'static str,
+}
+
+/// The jobs whose changes are of these two kinds.
+pub const TABLE_JOBS: &[TableJob] = &[
+    TableJob {
+        name: "i2v_thumbnails",
+        relations: &["media", "i2v_jobs"],
+        keeps: &[],
+    },
+    TableJob {
+        name: "s3_assets",
+        relations: &["scenes", "video_sessions", "asset_references"],
+        keeps: &[],
+    },
+];
+
+pub const PHASES: [&str; 2] = ["cells", "rows"];
+
+/// The reasons that a job has for one column or relation.
+pub struct Keep {
+    rules: Vec<&'static KeepRule>,
+}
+
+impl Keep {
+    /// An expression that is the place of the first rule that holds, NULL when none does.
+    pub fn sql(&self) -> String {
+        if self.rules.is_empty() {
+            return "NULL::pg_catalog.int4".to_owned();
+        }
+        let cases: Vec<String> = self
+            .rules
+            .iter()
+            .enumerate()
+            .map(|(place, rule)| format!("WHEN {} THEN {place}", rule.condition))
+            .collect();
+        format!("CASE {} END", cases.join(" "))
+    }
+
+    /// The reason of the rule at that place.
+    pub fn reason(&self, place: Option<i32>) -> Option<&'static str> {
+        let rule = self.rules.get(usize::try_from(place?).ok()?)?;
+        Some(rule.reason)
+    }
+}
+
+/// A relation whose rows are known by a key of one column.
+#[derive(Clone)]
+pub struct Keyed {
+    pub relation: Relation,
+    /// The column, as the relation names it.
+    pub key: String,
+    /// The relation's name as it stands in the changes.
+    pub recorded_as: String,
+}
+
+impl Keyed {
+    pub fn key_type(&self) -> &str {
+        self.relation.type_of(&self.key)
+    }
+
+    pub fn ids_are_uuids(&self) -> bool {
+        self.relation.is_of_type(&self.key, pgrx::pg_sys::UUIDOID)
+    }
+}
+
+/// The tables of a run that is taken back, and what it did to them.
+pub struct TableScope {
+    job: &'static TableJob,
+    /// All relations of the run that are still there, with their names in the ledger.
+    pub relations: Vec<Relation>,
+    /// The run inserted rows into these.
+    inserted: Vec<Keyed>,
+    /// The run set values of these columns.
+    set: Vec<(Keyed, String)>,
+    /// How many values the run wrote.
+    pub written: i64,
+}
+
+impl TableScope {
+    /// `None` for a job that is not of [`TABLE_JOBS`].
+    ///
+    /// # Errors
+    /// 55000 when a table that the run wrote to has gone or has no primary key of one column; 42501 for row security.
+    pub fn of(connection: &Connection, ledger: &Ledger, undone: &Run) -> Result<Option<Self>> {
+        let Some(job) = TABLE_JOBS.iter().find(|job| job.name == undone.job) else {
+            return Ok(None);
+        };
+        let relations: Vec<Relation> = job
+            .relations
+            .iter()
+            .filter_map(|name| Relation::find(connection, name, Some(undone.relation(name)?)))
+            .collect();
+        let mut scope = TableScope {
+            job,
+            relations,
+            inserted: Vec::new(),
+            set: Vec::new(),
+            written: 0,
+        };
+        if scope
+            .relations
+            .first()
+            .is_none_or(|relation| relation.name != job.relations[0])
+        {
+            return Err(not_undoable(
+                undone.run_id,
+                &format!("Its table {} has gone.", job.relations[0]),
+            ));
+        }
+        let rows = ledger.run(
+            connection,
+            Mode::Read,
+            "SELECT action, relation, column_name, sum(cardinality(coalesce(ids, uuids::text[])))::bigint
+             FROM ~backfill_changes WHERE run_id = $1 AND action IN ('row_inserted', 'cell_set')
+             GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+            &[undone.run_id.into()],
+        );
+        for row in 0..rows.len() {
+            let (Some(action), Some(recorded_as), Some(column)) =
+                (rows.text(row, 0), rows.text(row, 1), rows.text(row, 2))
+            else {
+                continue;
+            };
+            scope.written += rows.get::<i64>(row, 3).unwrap_or(0);
+            let table = scope.keyed(connection, undone, recorded_as)?;
+            match action.as_str() {
+                ROW_INSERTED => scope.inserted.push(table),
+                CELL_SET if table.relation.has(&column) => scope.set.push((table, column)),
+                _ => {}
+            }
+        }
+        rights::check_row_security(&scope.relations)?;
+        Ok(Some(scope))
+    }
+
+    fn keyed(&self, connection: &Connection, undone: &Run, recorded_as: String) -> Result<Keyed> {
+        let found = self.relations.iter().find(|relation| relation.sql_name == recorded_as);
+        let Some(relation) = found else {
+            return Err(not_undoable(
+                undone.run_id,
+                &format!("Its table {recorded_as} has gone."),
+            ));
+        };
+        let Some(key) = relation.primary_key_column(connection) else {
+            return Err(not_undoable(
+                undone.run_id,
+                &format!("{recorded_as} has no primary key of one column."),
+            ));
+        };
+        Ok(Keyed {
+            relation: relation.clone(),
+            key,
+            recorded_as,
+        })
+    }
+
+    /// The relation on which the job's runs exclude each other.
+    pub fn main(&self) -> &Relation {
+        &self.relations[0]
+    }
+
+    /// # Errors
+    /// 42501 with what the caller may not do to the tables.
+    pub fn check_rights(&self, connection: &Connection) -> Result<()> {
+        for table in &self.inserted {
+            rights::check_privilege(connection, &table.relation, "DELETE", &[])?;
+            // They are locked before they go.
+            rights::check_privilege(connection, &table.relation, "UPDATE", &[&table.key])?;
+        }
+        for (table, column) in &self.set {
+            rights::check_privilege(connection, &table.relation, "UPDATE", &[column])?;
+        }
+        Ok(())
+    }
+
+    fn keep(&self, relation: &Relation, column: Option<&str>) -> Keep {
+        let rules = self.job.keeps.iter();
+        Keep {
+            rules: rules
+                .filter(|rule| rule.relation == relation.name && rule.column == column)
+                .collect(),
+        }
+    }
+
+    /// Values go back before rows go.
+    ///
+    /// # Errors
+    /// 42501 when a table with a foreign key to what would go cannot be seen whole.
+    pub fn kinds(&self, connection: &Connection) -> Result<Vec<Box<dyn Kind>>> {
+        let cells = self.set.iter().map(|(table, column)| {
+            let keep = self.keep(&table.relation, Some(column));
+            (table.clone(), column.clone(), keep)
+        });
+        let tables = self.inserted.iter();
+        let tables = tables.map(|table| (table.clone(), self.keep(&table.relation, None)));
+        Ok(vec![
+            Box::new(Cells::new(cells.collect())),
+            Box::new(InsertedRows::new(connection, tables.collect())?),
+        ])
+    }
+}
+
+/// Elements of one relation and column, and their places.
+type Group<'e> = (Vec<usize>, Vec<&'e Element>);
+
+/// The elements whose place is wanted, grouped by relation and column, in the order in which these come.
+pub fn by_place(elements: &[Element], wanted: impl Fn(usize) -> bool) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for (place, element) in elements.iter().enumerate().filter(|(place, _)| wanted(*place)) {
+        let same =
+            |group: &&mut Group<'_>| group.1[0].relation == element.relation && group.1[0].column == element.column;
+        match groups.iter_mut().find(same) {
+            Some(group) => {
+                group.0.push(place);
+                group.1.push(element);
+            }
+            None => groups.push((vec![place], vec![element])),
+        }
+    }
+    groups
+}
