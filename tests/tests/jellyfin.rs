@@ -2,6 +2,7 @@
 
 use media_assets_tests::jellyfin::{board, insert_item, insert_row, item, BASE, VERSION};
 use media_assets_tests::json::{as_text, vectors};
+use media_assets_tests::runs::{conflicts, undo};
 use media_assets_tests::{each_server, literal, literal_or_null, words, Counters, Session};
 use serde_json::{json, Value};
 
@@ -194,6 +195,15 @@ fn jellyfin_scenarios() {
             let second = session.counters(&call(true));
             assert_eq!(settled, contents(&mut session), "{id}: a second run changes nothing");
             assert_eq!((second.get("enriched"), second.get("events_queued")), (0, 0), "{id}");
+            if case["undo"] == true {
+                let undone = undo(&mut session, executed.get("run_id"));
+                assert_eq!((undone.get("conflicts"), undone.get("errors")), (0, 0), "{id}");
+                assert_eq!(
+                    before,
+                    contents(&mut session),
+                    "{id}: undo leaves the tables as they were"
+                );
+            }
         }
     });
 }
@@ -655,5 +665,58 @@ fn a_long_run_comes_to_what_the_function_predicts() {
             "22023",
             "CALL run_backfill('jellyfin_metadata', 100, true, '{\"colour\": 1}')",
         );
+    });
+}
+
+#[test]
+fn undo_reports_what_the_world_has_seen_and_what_somebody_edited() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        for id in 1..=4 {
+            insert_row(&mut session, &row(id, "known"));
+        }
+        insert_row(&mut session, &row(5, "gone"));
+        insert_item(&mut session, &answered("known"));
+        insert_item(&mut session, &gone("gone"));
+        let before = session.rows("SELECT id, meta::text FROM studio_board ORDER BY id");
+        let run_id = session.counters(&call(true, "")).get("run_id");
+        session.run(
+            "UPDATE event_outbox SET state = 'published', published_at = now(), envelope_id = 'e' WHERE subject_id = '1';
+             UPDATE event_outbox SET claimed_by = 'a relay' WHERE subject_id = '2';
+             UPDATE studio_board SET meta = meta || '{\"note\": \"mine\"}' WHERE id = 3",
+        );
+        let named: Vec<String> = conflicts(&mut session, run_id)
+            .into_iter()
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
+        assert_eq!(named.len(), 3, "{named:?}");
+        assert!(
+            named.contains(&"published 1".to_owned()) && named.contains(&"claimed 1".to_owned()),
+            "{named:?}"
+        );
+        let undone = undo(&mut session, run_id);
+        assert_eq!(
+            (
+                undone.get("conflicts"),
+                undone.get("cells_restored"),
+                undone.get("rows_removed")
+            ),
+            (3, 3, 3)
+        );
+        assert_eq!(
+            session.text("SELECT string_agg(subject_id, ',' ORDER BY subject_id) FROM event_outbox"),
+            "1,2"
+        );
+        assert_eq!(reasons(&mut session), "");
+        let after = session.rows("SELECT id, meta::text FROM studio_board ORDER BY id");
+        assert_eq!((&after[0], &after[1], &after[3]), (&before[0], &before[1], &before[3]));
+        assert!(session.is_true(
+            "SELECT meta ? 'jellyfin_public_url' AND meta ->> 'note' = 'mine' FROM studio_board WHERE id = 3"
+        ));
+        // what was published is not queued again by the same version
+        let again = session.counters(&call(true, ""));
+        assert_eq!((again.get("enriched"), again.get("events_queued")), (3, 1));
     });
 }

@@ -12,7 +12,7 @@ use media_assets_core::jobs::jellyfin_metadata::{decide, is_candidate, Arguments
 pub use media_assets_core::jobs::jellyfin_metadata::Counters;
 pub use write::enriched_of;
 
-use crate::engine::journal::Changes;
+use crate::engine::journal::{Changes, CELL_SET, ROW_INSERTED};
 use crate::engine::ledger::decisions::Decision;
 use crate::engine::{Job, Stale, Tally};
 use crate::error::Result;
@@ -239,7 +239,7 @@ impl Job for JellyfinMetadata {
         for row in &decided.rows {
             let id = row.candidate.id.to_string();
             if let Some(written) = &row.written {
-                let meta = changes.of("cell_set", &self.board, Some("meta"), false);
+                let meta = changes.of(CELL_SET, &self.board, Some("meta"), false);
                 meta.ids.push_text(&id);
                 meta.before.push(Some(written.before.clone()));
                 meta.after.push(Some(written.after.clone()));
@@ -247,13 +247,13 @@ impl Job for JellyfinMetadata {
             let event = enriched_of(row).and_then(|enriched| enriched.event.as_ref());
             if let (Some(event), Some(outbox), true) = (event, &self.outbox, row.queued) {
                 changes
-                    .of("row_inserted", outbox, Some("event_id"), true)
+                    .of(ROW_INSERTED, outbox, Some("event_id"), true)
                     .ids
                     .push_uuid(event.id);
             }
             if let (Outcome::Skipped(_), Some(skips)) = (&row.outcome, &self.skips) {
                 changes
-                    .of("row_inserted", skips, Some("row_id"), false)
+                    .of(ROW_INSERTED, skips, Some("row_id"), false)
                     .ids
                     .push_text(&id);
             }

@@ -44,6 +44,25 @@ pub const TABLE_JOBS: &[TableJob] = &[
         relations: &["scenes", "video_sessions", "asset_references"],
         keeps: &[],
     },
+    TableJob {
+        name: "jellyfin_metadata",
+        relations: &["studio_board", "jellyfin_items", "jellyfin_skips", "event_outbox"],
+        // What the world has seen, or a relay is showing it, cannot be taken back by forgetting it.
+        keeps: &[
+            KeepRule {
+                relation: "event_outbox",
+                column: None,
+                reason: "published",
+                condition: "r.state = 'published'",
+            },
+            KeepRule {
+                relation: "event_outbox",
+                column: None,
+                reason: "claimed",
+                condition: "r.claimed_by IS NOT NULL",
+            },
+        ],
+    },
 ];
 
 pub const PHASES: [&str; 2] = ["cells", "rows"];
