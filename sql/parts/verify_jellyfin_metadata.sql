@@ -1,18 +1,19 @@
 -- Findings of verify_jellyfin_metadata. The names in braces are put in qualified and quoted by the function.
-WITH board AS (
+WITH board AS MATERIALIZED (
     SELECT b.id::pg_catalog.int8 AS row_id, b.status::pg_catalog.text AS status, b.meta ->> 'jellyfin_public_url' AS link, {board_row} AS board_row
     FROM {board} b
-), candidates AS (
+), candidates AS MATERIALIZED (
     SELECT b.row_id, b.board_row, k.item_id, k.search_name, k.search_date, k.search_key
     FROM board b CROSS JOIN LATERAL {extension}jellyfin_lookup(b.board_row) k
     WHERE b.status = 'published' AND pg_catalog.btrim(COALESCE(b.link, ''), E' \t\r\n\u00a0') = ''
-), items AS (
+), items AS MATERIALIZED (
     SELECT i.item_id, i.doc, {extension}jellyfin_search_key(i.doc ->> 'Name', i.doc ->> 'PremiereDate') AS search_key
     FROM {items} i WHERE pg_catalog.jsonb_typeof(i.doc) = 'object' AND COALESCE(i.http_status, 200) BETWEEN 200 AND 299
-), named AS (
+), named AS MATERIALIZED (
     SELECT i.search_key, pg_catalog.jsonb_agg(i.doc) AS docs FROM items i WHERE i.search_key IS NOT NULL GROUP BY i.search_key
-), resolved AS (
-    SELECT c.row_id, c.board_row, COALESCE(i.doc, f.doc) AS doc
+), resolved AS MATERIALIZED (
+    SELECT c.row_id, COALESCE(i.doc, f.doc) AS doc,
+           {extension}content_published_payload(c.board_row, COALESCE(i.doc, f.doc), NULL) IS NOT NULL AS has_payload
     FROM candidates c
     LEFT JOIN items i ON i.item_id = c.item_id
     LEFT JOIN {items} gone ON gone.item_id = c.item_id AND gone.http_status IN (404, 410)
@@ -21,7 +22,7 @@ WITH board AS (
         SELECT e.doc FROM {extension}resolve_jellyfin_item(c.search_name, c.search_date, n.docs) r
         JOIN LATERAL pg_catalog.jsonb_array_elements(n.docs) e(doc) ON e.doc ->> 'Id' = r.item_id LIMIT 1
     ) f ON true
-), events AS (
+), events AS MATERIALIZED (
     SELECT o.event_id, o.payload, o.state, o.attempts, o.last_error, o.subject_id,
            CASE WHEN o.subject_id ~ '^-?[0-9]{1,18}$' THEN o.subject_id::pg_catalog.int8 END AS row_id,
            o.payload #>> '{meta,backfill_version}' AS backfill_version
@@ -30,12 +31,12 @@ WITH board AS (
     SELECT 'error'::pg_catalog.text AS severity, 'not_enriched'::pg_catalog.text AS finding, r.row_id, NULL::pg_catalog.uuid AS event_id,
            'its item is known: ' || COALESCE(r.doc ->> 'Id', 'without Id') AS detail
     FROM resolved r
-    WHERE r.doc IS NOT NULL AND {extension}content_published_payload(r.board_row, r.doc, NULL) IS NOT NULL
+    WHERE r.doc IS NOT NULL AND r.has_payload
     UNION ALL
     SELECT 'warning', 'not_resolved', r.row_id, NULL,
            COALESCE('skipped: ' || s.reason || COALESCE(', next attempt ' || s.next_attempt_at::pg_catalog.text, ''), 'not looked at yet')
     FROM resolved r LEFT JOIN {skips} s ON s.row_id = r.row_id
-    WHERE r.doc IS NULL OR {extension}content_published_payload(r.board_row, r.doc, NULL) IS NULL
+    WHERE r.doc IS NULL OR NOT r.has_payload
     UNION ALL
     SELECT 'error', 'event_not_valid', e.row_id, e.event_id, 'the payload is not a content.published.v1'
     FROM events e

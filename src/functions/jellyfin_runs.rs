@@ -22,6 +22,7 @@ use crate::postgres::jsonb::{from_text, Jsonb};
 use crate::postgres::memory::in_own_context;
 use crate::postgres::record::{form, Record};
 use crate::postgres::row_set::RowSet;
+use crate::postgres::settings_level::SettingsLevel;
 use crate::postgres::spi::{self, Connection, Mode};
 
 const VERIFY: &str = include_str!("../../sql/parts/verify_jellyfin_metadata.sql");
@@ -288,6 +289,8 @@ fn verify_jellyfin_metadata(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Erro
             .replace("{skips}", &name(&tables.skips))
             .replace("{outbox}", &name(&tables.outbox))
             .replace("{extension}", &extension_schema(connection));
+        // It looks at everything once: on tables that were never analysed a nested loop would be quadratic.
+        let _level = SettingsLevel::with([("enable_nestloop", "off".to_owned())]);
         let findings = connection.query(&sql, Mode::Read, &[]);
         for row in 0..findings.len() {
             let values: Vec<Option<Datum>> = (0..5).map(|column| findings.datum(row, column)).collect();

@@ -100,6 +100,14 @@ impl Stub {
         format!("http://{}/base", self.address)
     }
 
+    /// How many requests came so far.
+    ///
+    /// # Panics
+    /// Never: nothing panics while it holds the list.
+    pub fn count(&self) -> usize {
+        self.requests.lock().expect("nothing panics while it holds this").len()
+    }
+
     /// All requests so far.
     ///
     /// # Panics

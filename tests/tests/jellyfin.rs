@@ -685,17 +685,17 @@ fn undo_reports_what_the_world_has_seen_and_what_somebody_edited() {
         session.run(
             "UPDATE event_outbox SET state = 'published', published_at = now(), envelope_id = 'e' WHERE subject_id = '1';
              UPDATE event_outbox SET claimed_by = 'a relay' WHERE subject_id = '2';
+             UPDATE event_outbox SET attempts = 1, last_error = 'timeout' WHERE subject_id = '4';
              UPDATE studio_board SET meta = meta || '{\"note\": \"mine\"}' WHERE id = 3",
         );
         let named: Vec<String> = conflicts(&mut session, run_id)
             .into_iter()
             .map(|(reason, count)| format!("{reason} {count}"))
             .collect();
-        assert_eq!(named.len(), 3, "{named:?}");
-        assert!(
-            named.contains(&"published 1".to_owned()) && named.contains(&"claimed 1".to_owned()),
-            "{named:?}"
-        );
+        assert_eq!(named.len(), 4, "{named:?}");
+        for reason in ["published 1", "claimed 1", "attempted 1"] {
+            assert!(named.contains(&reason.to_owned()), "{reason}: {named:?}");
+        }
         let undone = undo(&mut session, run_id);
         assert_eq!(
             (
@@ -703,11 +703,11 @@ fn undo_reports_what_the_world_has_seen_and_what_somebody_edited() {
                 undone.get("cells_restored"),
                 undone.get("rows_removed")
             ),
-            (3, 3, 3)
+            (4, 3, 2)
         );
         assert_eq!(
             session.text("SELECT string_agg(subject_id, ',' ORDER BY subject_id) FROM event_outbox"),
-            "1,2"
+            "1,2,4"
         );
         assert_eq!(reasons(&mut session), "");
         let after = session.rows("SELECT id, meta::text FROM studio_board ORDER BY id");
@@ -717,6 +717,94 @@ fn undo_reports_what_the_world_has_seen_and_what_somebody_edited() {
         ));
         // what was published is not queued again by the same version
         let again = session.counters(&call(true, ""));
-        assert_eq!((again.get("enriched"), again.get("events_queued")), (3, 1));
+        assert_eq!((again.get("enriched"), again.get("events_queued")), (3, 0));
+    });
+}
+
+#[test]
+fn verification_finds_what_does_not_fit() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        for id in 1..=3 {
+            insert_row(&mut session, &row(id, "known"));
+        }
+        insert_row(
+            &mut session,
+            &json!({"id": 4, "title": "EXAMPLE video", "content_url": "s3://b/4", "status": "published", "meta": {"premiere_date": "2025-10-01"}}),
+        );
+        insert_row(&mut session, &row(5, "unknown"));
+        insert_item(&mut session, &answered("known"));
+        let findings = |session: &mut Session| {
+            session
+                .rows("SELECT finding, row_id FROM verify_jellyfin_metadata() ORDER BY severity, finding, row_id")
+                .into_iter()
+                .map(|row| row.into_iter().flatten().collect::<Vec<_>>().join(" "))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            findings(&mut session),
+            [
+                "not_enriched 1",
+                "not_enriched 2",
+                "not_enriched 3",
+                "not_enriched 4",
+                "not_resolved 5"
+            ]
+        );
+        session.run(&call(true, ""));
+        assert_eq!(findings(&mut session), ["not_resolved 5"]);
+        session.run(
+            "UPDATE event_outbox SET payload = payload || '{\"title\": null}' WHERE subject_id = '1';
+             UPDATE event_outbox SET payload = payload || '{\"description\": \"at /media/secret/known.mp4\"}' WHERE subject_id = '2';
+             UPDATE event_outbox SET event_id = gen_random_uuid(), state = 'failed' WHERE subject_id = '3';
+             DELETE FROM studio_board WHERE id IN (4, 5)",
+        );
+        assert_eq!(
+            findings(&mut session),
+            [
+                "event_not_valid 1",
+                "event_tells_path 2",
+                "event_with_wrong_id 3",
+                "event_failed 3",
+                "event_without_row 4"
+            ]
+        );
+    });
+}
+
+#[test]
+fn the_script_for_pipelines_shows_executes_and_verifies() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        for id in 1..=3 {
+            insert_row(&mut session, &row(id, if id == 3 { "unknown" } else { "known" }));
+        }
+        insert_item(&mut session, &answered("known"));
+        let script = |variables: &[(&str, &str)]| {
+            let given = [("backfill_version", VERSION), ("public_base", BASE)];
+            media_assets_tests::psql::run(database.script("backfill_jellyfin_metadata", &[&given, variables].concat()))
+        };
+        let dry = script(&[("sample_events", "1")]).with(0);
+        assert!(
+            dry.contains("s3://outputs/1.mp4") && !dry.contains("s3://outputs/2.mp4"),
+            "{dry}"
+        );
+        assert!(dry.contains("Nothing was written"), "{dry}");
+        assert_eq!(session.number("SELECT count(*) FROM event_outbox"), 0);
+        // a canary, then the rest
+        script(&[("execute", "true"), ("max_rows", "1")]).with(0);
+        assert_eq!(session.number("SELECT count(*) FROM event_outbox"), 1);
+        let all = script(&[("execute", "true"), ("summary", "off")]).with(0);
+        assert!(
+            all.contains("verified: no errors") && all.contains("not_resolved"),
+            "{all}"
+        );
+        assert_eq!(session.number("SELECT count(*) FROM event_outbox"), 2);
+        let nameless = media_assets_tests::psql::run(database.script("backfill_jellyfin_metadata", &[])).with(3);
+        assert!(nameless.contains("backfill_version is not given"), "{nameless}");
     });
 }

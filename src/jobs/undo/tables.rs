@@ -61,6 +61,13 @@ pub const TABLE_JOBS: &[TableJob] = &[
                 reason: "claimed",
                 condition: "r.claimed_by IS NOT NULL",
             },
+            // A try that failed may have arrived all the same.
+            KeepRule {
+                relation: "event_outbox",
+                column: None,
+                reason: "attempted",
+                condition: "r.attempts > 0",
+            },
         ],
     },
 ];
