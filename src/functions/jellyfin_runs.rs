@@ -1,6 +1,6 @@
 //! The Jellyfin job as functions: candidates, backfill, explain, verify, re-open.
 
-use media_assets_core::jobs::jellyfin_metadata::{is_candidate, lookup, question, Lookup, Outcome, Question};
+use media_assets_core::jobs::jellyfin_metadata::{is_candidate, lookup, question, Lookup, Outcome, Question, Reason};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::Datum;
 use pgrx::prelude::*;
@@ -222,15 +222,7 @@ CREATE FUNCTION reopen_jellyfin_skips(reason text DEFAULT 'not_found', row_id bi
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn reopen_jellyfin_skips(reason: Option<&str>, row_id: Option<i64>) -> Result<i64, ErrorReport> {
-    use media_assets_core::jobs::jellyfin_metadata::Reason;
-    let known = [
-        Reason::NoItem,
-        Reason::NotFound,
-        Reason::Ambiguous,
-        Reason::MissingArtifactUri,
-        Reason::InvalidPayload,
-    ]
-    .map(Reason::name);
+    let known = Reason::ALL.map(Reason::name);
     if let Some(reason) = reason.filter(|reason| !known.contains(reason)) {
         return Err(invalid_argument(
             format!("unknown reason: {reason}"),
@@ -289,8 +281,9 @@ fn verify_jellyfin_metadata(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Erro
             .replace("{skips}", &name(&tables.skips))
             .replace("{outbox}", &name(&tables.outbox))
             .replace("{extension}", &extension_schema(connection));
-        // It looks at everything once: on tables that were never analysed a nested loop would be quadratic.
-        let _level = SettingsLevel::with([("enable_nestloop", "off".to_owned())]);
+        // It looks at everything once: on tables that were never analysed a nested loop would be quadratic. The cost of what
+        // is disabled would have all of it compiled.
+        let _level = SettingsLevel::with([("enable_nestloop", "off".to_owned()), ("jit", "off".to_owned())]);
         let findings = connection.query(&sql, Mode::Read, &[]);
         for row in 0..findings.len() {
             let values: Vec<Option<Datum>> = (0..5).map(|column| findings.datum(row, column)).collect();

@@ -155,14 +155,13 @@ impl Reader {
         // The time is the transaction's, as in the skip itself: a run never meets a skip of its own again.
         let filter = match wanted {
             Wanted::Due(job_mode) => {
-                let event_only = match job_mode {
-                    JobMode::Republish => String::new(),
-                    JobMode::MetadataOnly => format!(
-                        " OR s.reason IN ('{}', '{}')",
-                        Reason::MissingArtifactUri.name(),
-                        Reason::InvalidPayload.name()
-                    ),
-                };
+                // Where no event is made, what is wrong with the event does not matter.
+                let passed_over: Vec<String> = Reason::ALL
+                    .into_iter()
+                    .filter(|reason| job_mode == JobMode::MetadataOnly && reason.is_about_event())
+                    .map(|reason| format!(" OR s.reason = '{}'", reason.name()))
+                    .collect();
+                let event_only = passed_over.concat();
                 format!("(s.seen IS NULL OR s.seen <> f.seen OR s.next_attempt_at <= pg_catalog.transaction_timestamp(){event_only})")
             }
             Wanted::Unresolved => "(s.seen IS NULL OR s.seen <> f.seen OR s.next_attempt_at IS NOT NULL)".to_owned(),

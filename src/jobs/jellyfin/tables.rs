@@ -260,16 +260,10 @@ pub fn create(connection: &Connection) -> Result<Vec<Step>> {
     let found = Found::look(connection);
     let schema = current_schema(connection)?;
     let extension = extension_schema(connection);
-    let reasons: Vec<String> = [
-        Reason::NoItem,
-        Reason::NotFound,
-        Reason::Ambiguous,
-        Reason::MissingArtifactUri,
-        Reason::InvalidPayload,
-    ]
-    .into_iter()
-    .map(|reason| format!("'{}'", reason.name()))
-    .collect();
+    let reasons: Vec<String> = Reason::ALL
+        .into_iter()
+        .map(|reason| format!("'{}'", reason.name()))
+        .collect();
     let reasons = reasons.join(", ");
     let terminal = Reason::NotFound.name();
     let mut steps = Vec::new();

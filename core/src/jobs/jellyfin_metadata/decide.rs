@@ -68,6 +68,14 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Reason; 5] = [
+        Reason::NoItem,
+        Reason::NotFound,
+        Reason::Ambiguous,
+        Reason::MissingArtifactUri,
+        Reason::InvalidPayload,
+    ];
+
     pub const fn name(self) -> &'static str {
         match self {
             Reason::NoItem => "no_item",
