@@ -184,5 +184,22 @@ SELECT is_empty(
   $$SELECT name FROM pg_settings WHERE name LIKE 'media\_assets.%' AND coalesce(short_desc, '') = ''$$,
   'every setting says what it is for');
 
+-- Jellyfin metadata.
+SELECT results_eq(
+  format('SELECT DISTINCT provolatile, proparallel, proisstrict FROM own_function WHERE proname = %L', name), expected, name || ' declares what it is')
+FROM (VALUES
+  ('resolve_jellyfin_item', $$VALUES ('i', 's', false)$$), ('jellyfin_lookup', $$VALUES ('i', 's', false)$$),
+  ('jellyfin_search_key', $$VALUES ('i', 's', true)$$), ('content_published_event_id', $$VALUES ('i', 's', true)$$),
+  ('content_published_payload', $$VALUES ('s', 's', false)$$), ('jellyfin_candidates', $$VALUES ('s', 'r', false)$$),
+  ('explain_jellyfin_metadata', $$VALUES ('s', 'r', false)$$), ('verify_jellyfin_metadata', $$VALUES ('s', 'r', false)$$),
+  ('create_jellyfin_tables', $$VALUES ('v', 'u', false)$$), ('backfill_jellyfin_metadata', $$VALUES ('v', 'u', false)$$),
+  ('reopen_jellyfin_skips', $$VALUES ('v', 'u', false)$$)) v (name, expected);
+SELECT is((SELECT arguments FROM own_function WHERE proname = 'backfill_jellyfin_metadata') LIKE
+  'batch integer DEFAULT 500, execute boolean DEFAULT false, mode text DEFAULT ''republish''%, backfill_version text DEFAULT NULL%, public_base text DEFAULT NULL%, max_rows bigint DEFAULT NULL%',
+  true, 'backfill_jellyfin_metadata: ' || (SELECT arguments FROM own_function WHERE proname = 'backfill_jellyfin_metadata'));
+SELECT is(current_setting('media_assets.default_namespace'), 'pmoves', 'media_assets.default_namespace');
+SELECT isnt(current_setting('media_assets.backfill_version', true), NULL, 'media_assets.backfill_version');
+SELECT isnt(current_setting('media_assets.jellyfin_public_base', true), NULL, 'media_assets.jellyfin_public_base');
+
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,5 +1,7 @@
 //! The settings `media_assets.*`. Each one's description says why it exists.
 
+use std::ffi::CString;
+
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
 /// Which decisions a run keeps in the ledger.
@@ -27,6 +29,9 @@ static LOG_DECISIONS_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static BATCH_PAUSE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static TARGET_BATCH_TIME: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_REPLICA_LAG: GucSetting<i32> = GucSetting::<i32>::new(0);
+static DEFAULT_NAMESPACE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"pmoves"));
+static BACKFILL_VERSION: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static JELLYFIN_PUBLIC_BASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 /// Registers the settings; called once from `_PG_init`.
 pub fn register() {
@@ -124,6 +129,30 @@ pub fn register() {
         GucContext::Userset,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_string_guc(
+        c"media_assets.default_namespace",
+        c"The namespace of published content whose row names none.",
+        c"Consumers route events by namespace, so that an event never goes without one.",
+        &DEFAULT_NAMESPACE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"media_assets.backfill_version",
+        c"The version that backfill_jellyfin_metadata marks rows and events with.",
+        c"With the row's id it makes the event's id: the same version never queues an event twice, another one sends all of them again.",
+        &BACKFILL_VERSION,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"media_assets.jellyfin_public_base",
+        c"The address under which the world sees Jellyfin.",
+        c"Links and thumbnails are built on it; the address that items are fetched from is often an internal one.",
+        &JELLYFIN_PUBLIC_BASE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
 }
 
 pub fn progress() -> bool {
@@ -169,4 +198,21 @@ pub fn target_batch_time() -> i32 {
 /// In milliseconds; 0 for none.
 pub fn max_replica_lag() -> i32 {
     MAX_REPLICA_LAG.get()
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
+    let text = setting.get()?.to_str().ok()?.trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+pub fn default_namespace() -> Option<String> {
+    text(&DEFAULT_NAMESPACE)
+}
+
+pub fn backfill_version() -> Option<String> {
+    text(&BACKFILL_VERSION)
+}
+
+pub fn jellyfin_public_base() -> Option<String> {
+    text(&JELLYFIN_PUBLIC_BASE)
 }

@@ -14,6 +14,8 @@ pub enum Cause {
     ScopeNotFound,
     /// The files, the server or the service cannot be reached.
     SourceUnreachable,
+    /// It went to its end, and some of what was to be done failed.
+    Incomplete,
 }
 
 impl Cause {
@@ -22,6 +24,7 @@ impl Cause {
             Cause::Validation => 1,
             Cause::ScopeNotFound => 2,
             Cause::SourceUnreachable => 3,
+            Cause::Incomplete => 4,
         }
     }
 
@@ -30,6 +33,7 @@ impl Cause {
             Cause::Validation => "validation",
             Cause::ScopeNotFound => "scope_not_found",
             Cause::SourceUnreachable => "source_unreachable",
+            Cause::Incomplete => "incomplete",
         }
     }
 }

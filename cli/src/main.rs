@@ -4,6 +4,7 @@
 mod connection;
 mod failure;
 mod ingest;
+mod jellyfin;
 
 use std::process::ExitCode;
 
@@ -23,12 +24,16 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Ingest(ingest::Arguments),
+    /// Bytes between the database, Jellyfin and Agent Zero.
+    #[command(subcommand)]
+    Jellyfin(jellyfin::Command),
 }
 
 impl Command {
-    fn run(&self) -> Result<(), Failure> {
+    fn run(self) -> Result<(), Failure> {
         match self {
             Command::Ingest(arguments) => arguments.run(),
+            Command::Jellyfin(command) => command.run(),
         }
     }
 
@@ -36,6 +41,7 @@ impl Command {
     fn wants_json(&self) -> bool {
         match self {
             Command::Ingest(arguments) => arguments.json,
+            Command::Jellyfin(_) => false,
         }
     }
 }

@@ -7,8 +7,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use media_assets_core::jobs::jellyfin_metadata::{
-    content_published_payload, decide, is_candidate, resolve_jellyfin_item, Arguments, Counters, Known, Mode, Outcome,
-    PayloadSettings, Search, StoredItem,
+    content_published_payload, decide, is_candidate, question, resolve_jellyfin_item, Arguments, Counters, Known, Mode,
+    Outcome, PayloadSettings, Question, Reason, Search, StoredItem,
 };
 use schema::breaches;
 use serde_json::{json, Value};
@@ -199,4 +199,70 @@ fn jellyfin_scenarios() {
         }
         differences
     });
+}
+
+#[test]
+fn what_is_asked_is_what_a_decision_lacks() {
+    let fetched = |items: Value| Tables::read(&json!({"studio_board": [], "jellyfin_items": items})).1;
+    let row = |id: Option<&str>, date: Option<&str>| json!({"id": 1, "title": "A", "status": "published", "meta": {"jellyfin_item_id": id, "premiere_date": date}});
+    let (gone, broken) = (
+        json!({"item_id": "i", "doc": null, "http_status": 404}),
+        json!({"item_id": "i", "doc": null, "http_status": 503}),
+    );
+    let made = json!({"item_id": "search:a|2025-10-01", "doc": null, "http_status": 404});
+    let item =
+        json!({"item_id": "x", "doc": {"Id": "x", "Name": "a", "PremiereDate": "2025-10-01"}, "http_status": 200});
+    let search = || {
+        Some(Question::Search(Search {
+            title: Some("A".into()),
+            date: "2025-10-01".into(),
+        }))
+    };
+    let id = || Some(Question::Item("i".into()));
+    let date = Some("2025-10-01");
+    for (row, items, expected) in [
+        (row(None, None), json!([]), None),
+        (row(Some("i"), None), json!([]), id()),
+        (row(Some("i"), date), json!([broken]), id()),
+        (row(Some("i"), None), json!([gone]), None),
+        (row(Some("i"), date), json!([gone]), search()),
+        (row(Some("i"), date), json!([gone, made]), None),
+        (row(Some("x"), date), json!([item]), None),
+        (row(None, date), json!([]), search()),
+        (row(None, date), json!([item]), None),
+        (row(None, date), json!([made]), None),
+    ] {
+        let fetched = fetched(items.clone());
+        assert_eq!(question(&row, &&fetched), expected, "{row} {items}");
+        let arguments = Arguments {
+            mode: Mode::MetadataOnly,
+            backfill_version: "v",
+            public_base: "https://x",
+            default_namespace: None,
+        };
+        let lacks = decide(1, &row, &&fetched, &arguments) == Outcome::Skipped(Reason::NoItem);
+        assert_eq!(
+            lacks,
+            expected.is_some() || row == row_without_anything(),
+            "{row} {items}"
+        );
+    }
+}
+
+/// Neither id nor date: no question would help.
+fn row_without_anything() -> Value {
+    json!({"id": 1, "title": "A", "status": "published", "meta": {"jellyfin_item_id": null, "premiere_date": null}})
+}
+
+#[test]
+fn only_what_cannot_be_found_is_left_for_good() {
+    for reason in Reason::ALL {
+        assert_eq!(
+            reason.hours_until_next_attempt().is_none(),
+            reason == Reason::NotFound,
+            "{}",
+            reason.name()
+        );
+        assert_eq!(reason.is_terminal(), reason == Reason::NotFound);
+    }
 }

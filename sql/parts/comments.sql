@@ -174,3 +174,26 @@ COMMENT ON FUNCTION @extschema@.rekey_collection(pg_catalog.text, pg_catalog.boo
     'Assets of a collection whose key the rules, or case_sensitive, make anew; with execute they get it. Collisions are reported and left.';
 COMMENT ON FUNCTION @extschema@.verify_collection_assets(pg_catalog.text) IS
     'What does not fit in collections and collection_assets, asked from the tables anew. No row of severity error = verified.';
+-- Jellyfin metadata
+COMMENT ON FUNCTION @extschema@.create_jellyfin_tables() IS
+    'Makes jellyfin_items, jellyfin_skips and event_outbox in the current schema where they are missing. Alters nothing that exists.';
+COMMENT ON FUNCTION @extschema@.resolve_jellyfin_item(pg_catalog.text, pg_catalog.date, pg_catalog.jsonb) IS
+    'The one item of that name (after NFC and full case folding) and UTC date, else the reason: not_found or ambiguous. Never the first of several.';
+COMMENT ON FUNCTION @extschema@.content_published_payload(pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.text) IS
+    'The event content.published.v1 of a row of studio_board and its Jellyfin item, without nulls and without server paths; NULL when no valid one is possible.';
+COMMENT ON FUNCTION @extschema@.content_published_event_id(pg_catalog.int8, pg_catalog.text) IS
+    'The id of the event of a row and a backfill version (UUIDv5): the same whenever it is made.';
+COMMENT ON FUNCTION @extschema@.jellyfin_search_key(pg_catalog.text, pg_catalog.text) IS
+    'Under what a search by name and date is remembered in jellyfin_items; an index on it finds the items of that name and date.';
+COMMENT ON FUNCTION @extschema@.jellyfin_lookup(pg_catalog.jsonb) IS
+    'How the item of a row of studio_board is found: its id, or the search by name and date.';
+COMMENT ON FUNCTION @extschema@.jellyfin_candidates() IS
+    'Published rows without Jellyfin link, with the item id or the search, and what Jellyfin has yet to be asked. Those that are not to be found are left out.';
+COMMENT ON FUNCTION @extschema@.backfill_jellyfin_metadata(pg_catalog.int4, pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.int8) IS
+    'Gives published rows the Jellyfin fields they lack and queues their events, together. Dry by default; the counters of the dry run are those of the execution.';
+COMMENT ON FUNCTION @extschema@.explain_jellyfin_metadata(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.int8) IS
+    'The decisions of the dry run, one row for each candidate: outcome, reason, the patch of meta, the event with its payload.';
+COMMENT ON FUNCTION @extschema@.verify_jellyfin_metadata() IS
+    'What does not fit between studio_board, jellyfin_items and event_outbox, asked from the tables anew. No row of severity error = verified.';
+COMMENT ON FUNCTION @extschema@.reopen_jellyfin_skips(pg_catalog.text, pg_catalog.int8) IS
+    'Forgets skips of a reason (NULL: any), of one row or of all, and what Jellyfin said it does not have, so that both are looked at again. Gives how many.';

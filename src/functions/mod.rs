@@ -5,6 +5,8 @@ mod import;
 mod importers;
 mod ingest;
 mod ingest_keys;
+mod jellyfin;
+mod jellyfin_runs;
 mod keys;
 mod lesson;
 mod lesson_triggers;

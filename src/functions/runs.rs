@@ -6,7 +6,7 @@ use media_assets_core::json::{Json, Kind};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{keys, lesson, s3_assets, thumbnails, undo};
+use super::{jellyfin_runs, keys, lesson, s3_assets, thumbnails, undo};
 use crate::engine::ledger::record::RunMode;
 use crate::engine::ledger::runs::Run;
 use crate::engine::ledger::Ledger;
@@ -17,6 +17,7 @@ use crate::error::{in_transaction_block, invalid_argument, not_supported, wrong_
 use crate::jobs::asset_tables::Found;
 use crate::jobs::collection_ingest;
 use crate::jobs::i2v_thumbnails::program::ThumbnailsProgram;
+use crate::jobs::jellyfin::program::{JellyfinOptions, JellyfinProgram};
 use crate::jobs::keys_program::KeysProgram;
 use crate::jobs::lesson_assets::program::{LessonOptions, LessonProgram};
 use crate::jobs::s3_assets::program::S3Program;
@@ -27,7 +28,7 @@ use crate::postgres::spi::{self, Connection, Mode};
 use crate::postgres::transaction;
 
 /// The jobs that `run_backfill` knows.
-const JOBS: &str = "Jobs are lesson_assets, asset_keys, i2v_thumbnails, s3_assets and undo.";
+const JOBS: &str = "Jobs are lesson_assets, asset_keys, i2v_thumbnails, s3_assets, jellyfin_metadata and undo.";
 
 #[pg_extern(sql = r#"
 CREATE PROCEDURE run_backfill(job text, batch integer DEFAULT 500, execute boolean DEFAULT false, options jsonb DEFAULT '{}',
@@ -90,6 +91,13 @@ fn run_backfill(
             }
             "s3_assets" => {
                 let program = S3Program::new(connection, S3Program::options(given)?, true)?;
+                let run_id = program
+                    .new_run(RunMode::Procedure, how.batch)
+                    .start(connection, &ledger);
+                (Box::new(program), run_id)
+            }
+            "jellyfin_metadata" => {
+                let program = JellyfinProgram::new(connection, JellyfinOptions::parse(given)?, true)?;
                 let run_id = program
                     .new_run(RunMode::Procedure, how.batch)
                     .start(connection, &ledger);
@@ -167,6 +175,7 @@ fn stored_program(connection: &Connection, ledger: &Ledger, run: &Run) -> Result
         },
         "i2v_thumbnails" => Ok(Box::new(ThumbnailsProgram::stored(connection, run)?)),
         "s3_assets" => Ok(Box::new(S3Program::stored(connection, run)?)),
+        "jellyfin_metadata" => Ok(Box::new(JellyfinProgram::stored(connection, run)?)),
         "undo" => Ok(Box::new(UndoProgram::stored(connection, ledger, run)?)),
         job => Err(unknown_job(job)),
     }
@@ -223,6 +232,15 @@ fn dry_run(connection: &Connection, job: &str, given: GivenOptions, how: &Option
         "s3_assets" => {
             let program = S3Program::new(connection, S3Program::options(given)?, false)?;
             s3_assets::run(connection, &program, how, |_| {})?.columns()
+        }
+        "jellyfin_metadata" => {
+            let options = JellyfinOptions::parse(given)?;
+            let how = Options {
+                max_rows: options.max_rows,
+                ..*how
+            };
+            let program = JellyfinProgram::new(connection, options, false)?;
+            jellyfin_runs::run(connection, &program, &how, |_| {})?.columns()
         }
         "undo" => {
             let ledger = Ledger::open(connection)?;

@@ -17,6 +17,7 @@ pub mod application;
 pub mod cluster;
 pub mod counters;
 pub mod ingest;
+pub mod jellyfin;
 pub mod json;
 pub mod long;
 mod programs;
@@ -26,6 +27,7 @@ pub mod runs;
 pub mod scenarios;
 pub mod school;
 pub mod standby;
+pub mod stub;
 
 pub use application::Application;
 pub use cluster::Cluster;

@@ -390,6 +390,7 @@ fn the_reference_names_every_function_column_and_setting() {
              SELECT DISTINCT a FROM pg_proc p CROSS JOIN unnest(p.proargnames) a
              WHERE p.proname IN ('backfill_lesson_assets', 'explain_lesson_assets', 'verify_lesson_assets', 'backfill_asset_keys',
                                  'normalize_lesson_media', 'parse_media_link', 'check_asset_tables', 'dedupe_asset_usages',
+                                 'backfill_jellyfin_metadata', 'explain_jellyfin_metadata', 'verify_jellyfin_metadata', 'jellyfin_candidates',
                                  'run_backfill', 'set_backfill_pace', 'undo_backfill', 'explain_undo', 'prune_backfill_runs')
              UNION
              SELECT name FROM pg_settings WHERE name LIKE 'media\\_assets.%'",

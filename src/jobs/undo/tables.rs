@@ -52,6 +52,33 @@ pub const TABLE_JOBS: &[TableJob] = &[
         fingerprints: &[("asset_references", &REFERENCE_CONTENT)],
         keeps: &[],
     },
+    TableJob {
+        name: "jellyfin_metadata",
+        relations: &["studio_board", "jellyfin_items", "jellyfin_skips", "event_outbox"],
+        fingerprints: &[],
+        // What the world has seen, or a relay is showing it, cannot be taken back by forgetting it.
+        keeps: &[
+            KeepRule {
+                relation: "event_outbox",
+                column: None,
+                reason: "published",
+                condition: "r.state = 'published'",
+            },
+            KeepRule {
+                relation: "event_outbox",
+                column: None,
+                reason: "claimed",
+                condition: "r.claimed_by IS NOT NULL",
+            },
+            // A try that failed may have arrived all the same.
+            KeepRule {
+                relation: "event_outbox",
+                column: None,
+                reason: "attempted",
+                condition: "r.attempts > 0",
+            },
+        ],
+    },
 ];
 
 const PHASES: [&str; 2] = ["cells", "rows"];

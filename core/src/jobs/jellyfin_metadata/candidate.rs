@@ -56,6 +56,12 @@ pub fn search_key(title: &str, date: &str) -> String {
     format!("search:{}|{date}", fold_case(title))
 }
 
+/// [`search_key`] of a name and an ISO 8601 date or time, as an item has them; `None` where no search finds it.
+pub fn search_key_of(name: &str, premiere_date: &str) -> Option<String> {
+    let date = date_of_text(premiere_date)?;
+    (!trim(name).is_empty()).then(|| search_key(name, &date))
+}
+
 /// How the item of a row is found: `meta.jellyfin_item_id`, else title and `meta.premiere_date`.
 pub fn lookup<'a, J: Members<'a>>(board_row: J) -> Lookup {
     let date = meta_string(board_row, "premiere_date").and_then(|date| date_of_text(&date));

@@ -68,6 +68,14 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Reason; 5] = [
+        Reason::NoItem,
+        Reason::NotFound,
+        Reason::Ambiguous,
+        Reason::MissingArtifactUri,
+        Reason::InvalidPayload,
+    ];
+
     pub const fn name(self) -> &'static str {
         match self {
             Reason::NoItem => "no_item",
@@ -80,7 +88,24 @@ impl Reason {
 
     /// Whether time alone changes nothing: such a row is looked at again only on request, or when row or item changed.
     pub const fn is_terminal(self) -> bool {
-        matches!(self, Reason::NotFound)
+        self.hours_until_next_attempt().is_none()
+    }
+
+    /// After how many hours such a row is looked at again, though neither row nor item has changed; `None` for never.
+    ///
+    /// What is known of an item may change without us (a failed answer is fetched again); what a person has to mend is
+    /// not asked for every hour.
+    pub const fn hours_until_next_attempt(self) -> Option<i32> {
+        match self {
+            Reason::NoItem => Some(1),
+            Reason::NotFound => None,
+            Reason::Ambiguous | Reason::MissingArtifactUri | Reason::InvalidPayload => Some(24),
+        }
+    }
+
+    /// Whether it is about the event only, so that it does not matter where none is made.
+    pub const fn is_about_event(self) -> bool {
+        matches!(self, Reason::MissingArtifactUri | Reason::InvalidPayload)
     }
 }
 
@@ -212,6 +237,32 @@ fn was_made<J>(search: &Search, known: &impl Known<J>) -> bool {
     known
         .item(&search.key())
         .is_some_and(|stored| matches!(stored.http_status, Some(404 | 410 | 200..=299)))
+}
+
+/// A question that Jellyfin has not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The item with this id.
+    Item(String),
+    /// The items of a name and a date.
+    Search(Search),
+}
+
+/// What has to be asked of Jellyfin before a row can be decided; `None` when all that can be known is.
+pub fn question<'a, J: Members<'a>>(board_row: J, known: &impl Known<J>) -> Option<Question> {
+    let unanswered = |search: Search| match find_by_name(&search, known) {
+        Err(Reason::NoItem) => Some(Question::Search(search)),
+        _ => None,
+    };
+    match lookup(board_row) {
+        Lookup::Nothing => None,
+        Lookup::Search(search) => unanswered(search),
+        Lookup::Item { id, search } => match known.item(&id).map(answer) {
+            Some(Answer::Item(_)) => None,
+            Some(Answer::Gone) => search.and_then(unanswered),
+            Some(Answer::None) | None => Some(Question::Item(id)),
+        },
+    }
 }
 
 /// What Jellyfin said of an item.

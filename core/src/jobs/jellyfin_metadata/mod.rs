@@ -9,8 +9,11 @@ mod enrichment;
 mod payload;
 mod resolve;
 
-pub use candidate::{is_candidate, lookup, search_key, Lookup, Search};
-pub use decide::{decide, event_id, Arguments, Counters, Enriched, Event, Known, Mode, Outcome, Reason, StoredItem};
+pub use candidate::{is_candidate, lookup, search_key, search_key_of, Lookup, Search};
+pub use decide::{
+    decide, event_id, question, Arguments, Counters, Enriched, Event, Known, Mode, Outcome, Question, Reason,
+    StoredItem,
+};
 pub use enrichment::{enrich, Enrichment};
 pub use payload::{content_published_payload, PayloadError, PayloadSettings};
 pub use resolve::{resolve_jellyfin_item, Unresolved};
