@@ -160,7 +160,7 @@ fn decisions_are_kept_as_far_as_the_settings_say() {
             rows.into_iter().flatten().flatten().collect()
         };
         let skipped = ["skipped malformed 2", "skipped missing_key 1", "skipped missing_link 1"];
-        let with = |first: &str| [&[first][..], &skipped[..]].concat();
+        let with = |first: &'static str| [&[first][..], &skipped[..]].concat();
         assert!(kept(&mut session, "SET LOCAL media_assets.log_decisions = 'none'").is_empty());
         assert_eq!(kept(&mut session, ""), skipped);
         assert_eq!(
