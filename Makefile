@@ -1,11 +1,11 @@
 # Everything starts here; each target is a script in tools/. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-clean test lint bench clean
+.PHONY: help demo demo-clean test soak lint bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## the main job on a sample school, start to end, on a throw-away server
+demo: ## the main job on a sample school, in two acts, on a throw-away server
 	@tools/demo.sh
 
 demo-clean: ## remove what the demo left
@@ -13,6 +13,9 @@ demo-clean: ## remove what the demo left
 
 test: ## every proof; the last line is "N passed, N failed"
 	@tools/test.sh
+
+soak: ## what is proven by chance, many times over (MEDIA_ASSETS_SOAK=200 rounds, MAJOR=15)
+	@tools/soak.sh
 
 lint: ## formatting and clippy
 	@tools/test.sh lint

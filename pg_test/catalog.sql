@@ -22,7 +22,9 @@ SELECT set_has(
   $$VALUES ('asset_canonical_key'), ('asset_key_version'), ('canonical_url'), ('parse_media_link'), ('infer_mime_type'), ('infer_asset_kind'),
            ('normalize_path'), ('enricher_checksum'), ('content_signature'), ('normalize_lesson_media'), ('backfill_lesson_assets'),
            ('explain_lesson_assets'), ('verify_lesson_assets'), ('create_asset_tables'), ('prepare_asset_tables'), ('check_asset_tables'),
-           ('dedupe_asset_usages'), ('backfill_asset_keys')$$,
+           ('dedupe_asset_usages'), ('backfill_asset_keys'), ('run_backfill'), ('resume_backfill'), ('join_backfill'),
+           ('pause_backfill'), ('cancel_backfill'), ('retry_quarantined'), ('set_backfill_pace'), ('prune_backfill_runs'),
+           ('undo_backfill'), ('explain_undo'), ('backfill_report')$$,
   'every function of the pages is there');
 
 -- Pure functions. STRICT unless the page says otherwise.
@@ -42,7 +44,21 @@ SELECT results_eq(
   format('SELECT DISTINCT provolatile, proparallel, proisstrict FROM own_function WHERE proname = %L', name),
   $$VALUES ('v', 'u', false)$$,
   name || ' is VOLATILE PARALLEL UNSAFE and takes NULL as an error, not as an answer')
-FROM unnest(ARRAY['backfill_lesson_assets', 'backfill_asset_keys', 'prepare_asset_tables', 'dedupe_asset_usages']) name;
+FROM unnest(ARRAY['backfill_lesson_assets', 'backfill_asset_keys', 'prepare_asset_tables', 'dedupe_asset_usages', 'undo_backfill',
+                  'pause_backfill', 'cancel_backfill', 'retry_quarantined', 'set_backfill_pace', 'prune_backfill_runs']) name;
+SELECT results_eq(
+  format('SELECT p.prokind::text, o.proparallel FROM pg_proc p JOIN own_function o USING (oid) WHERE p.proname = %L', name),
+  $$VALUES ('p', 'u')$$,
+  name || ' is one procedure, PARALLEL UNSAFE')
+FROM unnest(ARRAY['run_backfill', 'resume_backfill', 'join_backfill']) name;
+SELECT results_eq(
+  format('SELECT DISTINCT provolatile, proparallel FROM own_function WHERE proname = %L', name),
+  $$VALUES ('s', 'r')$$,
+  name || ' reads only: STABLE PARALLEL RESTRICTED')
+FROM unnest(ARRAY['explain_undo', 'backfill_report']) name;
+-- Two calls within one statement may differ: a session may end between them.
+SELECT results_eq($$SELECT provolatile, proparallel, proisstrict FROM own_function WHERE proname = 'backfill_worker_is_alive'$$,
+  $$VALUES ('v', 'r', true)$$, 'backfill_worker_is_alive is VOLATILE PARALLEL RESTRICTED STRICT');
 SELECT isnt((SELECT max(proparallel) FROM own_function WHERE proname = name), 's', name || ' reads tables with the caller''s session: not PARALLEL SAFE')
 FROM unnest(ARRAY['explain_lesson_assets', 'verify_lesson_assets', 'check_asset_tables', 'create_asset_tables']) name;
 SELECT isnt((SELECT max(provolatile) FROM own_function WHERE proname = name), 'i', name || ' is not IMMUTABLE')
@@ -82,12 +98,73 @@ SELECT is((SELECT arguments FROM own_function WHERE proname = 'normalize_lesson_
 SELECT is((SELECT count(*)::int FROM own_function WHERE proname = 'prepare_asset_tables' AND arguments LIKE 'execute boolean DEFAULT false%'), 1, 'prepare_asset_tables');
 SELECT is((SELECT count(*)::int FROM own_function WHERE proname = 'dedupe_asset_usages' AND arguments LIKE 'execute boolean DEFAULT false%'), 1, 'dedupe_asset_usages');
 
+SELECT is((SELECT arguments FROM own_function WHERE proname = 'run_backfill') LIKE
+  '%job text, %batch integer DEFAULT 500, %execute boolean DEFAULT false, %options jsonb DEFAULT ''{}''::jsonb, INOUT run_id bigint DEFAULT NULL%',
+  true, 'run_backfill: ' || (SELECT arguments FROM own_function WHERE proname = 'run_backfill'));
+SELECT is((SELECT arguments FROM own_function WHERE proname = name) LIKE '%run_id bigint', true, name)
+FROM unnest(ARRAY['resume_backfill', 'join_backfill', 'pause_backfill', 'cancel_backfill', 'retry_quarantined', 'backfill_report']) name;
+SELECT is((SELECT arguments FROM own_function WHERE proname = 'set_backfill_pace') LIKE
+  'run_id bigint, batch integer DEFAULT NULL%, batch_pause interval DEFAULT NULL%, target_batch_time interval DEFAULT NULL%, max_replica_lag interval DEFAULT NULL%',
+  true, 'set_backfill_pace');
+SELECT is((SELECT arguments FROM own_function WHERE proname = 'undo_backfill') LIKE 'run_id bigint, execute boolean DEFAULT false, OUT %',
+  true, 'undo_backfill');
+SELECT is((SELECT arguments FROM own_function WHERE proname = 'prune_backfill_runs'), 'older_than interval', 'prune_backfill_runs');
+
+-- The ledger.
+CREATE TEMP VIEW own_relation AS
+SELECT c.oid, c.relname::text, c.relkind::text, c.relowner, c.relacl, c.relpersistence::text
+FROM pg_class c JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND e.extname = 'media_assets';
+SELECT set_eq(
+  $$SELECT relname FROM own_relation WHERE relkind = 'r'$$,
+  $$VALUES ('backfill_runs'), ('backfill_ranges'), ('backfill_requests'), ('backfill_decisions'), ('backfill_changes'),
+           ('backfill_quarantine'), ('backfill_waits')$$,
+  'the tables of the extension are those of the ledger');
+SELECT is_empty(
+  $$SELECT r.relname FROM own_relation r, pg_extension e WHERE e.extname = 'media_assets' AND r.relowner <> e.extowner$$,
+  'tables, sequences and the view belong to the owner of the extension');
+SELECT is_empty(
+  $$SELECT r.relname, a.grantee, a.privilege_type FROM own_relation r, aclexplode(r.relacl) a
+    WHERE a.grantee <> r.relowner AND (r.relname, a.grantee, a.privilege_type) <> ('backfill_progress', 0, 'SELECT')$$,
+  'nobody else has a right on them, but for SELECT on the view');
+SELECT is_empty(
+  $$SELECT r.relname FROM own_relation r, pg_extension e
+    WHERE e.extname = 'media_assets' AND r.relkind IN ('r', 'S') AND r.oid <> ALL (coalesce(e.extconfig, '{}'))$$,
+  'pg_dump takes the rows of every table, and every sequence');
+SELECT is_empty(
+  $$SELECT c FROM pg_extension, unnest(extcondition) c WHERE extname = 'media_assets' AND c <> ''$$,
+  'all of their rows');
+SELECT is_empty($$SELECT relname FROM own_relation WHERE relpersistence <> 'p'$$, 'none of them is lost by a crash');
+SELECT is_empty(
+  $$SELECT r.relname FROM own_relation r WHERE r.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = r.oid AND i.indisprimary)$$,
+  'each table has a primary key');
+SELECT is_empty(
+  $$SELECT r.relname FROM own_relation r JOIN pg_trigger t ON t.tgrelid = r.oid WHERE NOT t.tgisinternal$$,
+  'no trigger writes the ledger or is fired by it');
+SELECT columns_are('backfill_progress', ARRAY['run_id', 'job', 'pid', 'state', 'phase', 'rows_total', 'rows_done', 'percent',
+  'rows_per_second', 'eta', 'batch_size', 'throttle_reason', 'quarantined', 'last_error', 'workers', 'run_by', 'started_at',
+  'finished_at']);
+SELECT is(c.reloptions::text LIKE '%security_barrier%', true, 'a cheap function of a stranger does not see rows of the view that are not his')
+FROM pg_class c JOIN own_relation r USING (oid) WHERE r.relname = 'backfill_progress';
+SELECT is_empty(
+  $$SELECT proname FROM own_function, aclexplode((SELECT proacl FROM pg_proc WHERE pg_proc.oid = own_function.oid)) a WHERE a.grantee <> 0
+      AND a.grantee <> (SELECT extowner FROM pg_extension WHERE extname = 'media_assets')$$,
+  'EXECUTE is as PostgreSQL grants it');
+
 -- Settings. They are there once the library is loaded, which the first call of a function does.
 SELECT is(asset_key_version(), 1, 'loaded');
 SELECT is(current_setting('media_assets.lock_timeout'), '500ms', 'media_assets.lock_timeout');
 SELECT is(current_setting('media_assets.max_failures'), '1000', 'media_assets.max_failures');
 SELECT isnt(current_setting('media_assets.progress', true), NULL, 'media_assets.progress');
 SELECT isnt(current_setting('media_assets.dry_run_memory', true), NULL, 'media_assets.dry_run_memory');
+SELECT results_eq(
+  $$SELECT name, setting, context FROM pg_settings WHERE name IN ('media_assets.log_changes', 'media_assets.log_decisions',
+      'media_assets.log_decisions_limit', 'media_assets.batch_pause', 'media_assets.target_batch_time', 'media_assets.max_replica_lag')
+    ORDER BY name COLLATE "C"$$,
+  $$VALUES ('media_assets.batch_pause', '0', 'user'), ('media_assets.log_changes', 'on', 'user'), ('media_assets.log_decisions', 'skipped', 'user'),
+           ('media_assets.log_decisions_limit', '10000', 'user'), ('media_assets.max_replica_lag', '0', 'user'),
+           ('media_assets.target_batch_time', '0', 'user')$$,
+  'settings of runs, with the defaults of the pages');
 SELECT is_empty(
   $$SELECT name FROM pg_settings WHERE name LIKE 'media\_assets.%' AND coalesce(short_desc, '') = ''$$,
   'every setting says what it is for');

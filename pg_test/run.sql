@@ -40,7 +40,11 @@ SELECT results_eq(
   'every item, one outcome, one reason');
 SELECT throws_ok('SELECT * FROM backfill_lesson_assets(execute => true)', '42P01', NULL, 'an execute needs them');
 SELECT lives_ok('SELECT * FROM create_asset_tables()', 'made');
-SELECT results_eq('SELECT * FROM backfill_lesson_assets(2, true)', 'TABLE dry', 'predicted = executed');
+CREATE TEMP TABLE done AS SELECT * FROM backfill_lesson_assets(2, true);
+SELECT is(to_jsonb(done) - 'run_id', to_jsonb(dry) - 'run_id', 'predicted = executed') FROM done, dry;
+SELECT is((SELECT run_id FROM dry), NULL, 'a dry run is no run');
+SELECT row_eq('SELECT r.job, r.mode, r.state FROM backfill_runs r JOIN done USING (run_id)', ROW('lesson_assets'::text, 'function'::text, 'finished'::text),
+  'an execution has its row in the ledger');
 SELECT results_eq('SELECT canonical_key FROM assets ORDER BY 1', $$VALUES ('upload:a.mp4'::text), ('upload:d.pdf'), ('youtube:video:dQw4w9WgXcQ')$$, 'the assets');
 SELECT is(count(*)::int, 4, 'the usages') FROM asset_usages;
 SELECT is((videos #- '{0,assetId}' #- '{1,assetId}')::text,
@@ -69,7 +73,7 @@ ROLLBACK TO whole;
 
 SELECT throws_ok(format('SELECT * FROM backfill_lesson_assets(%s)', arguments), state, NULL, arguments)
 FROM (VALUES ('0', '22023'), ('-1', '22023'), ('NULL', '22023'), ('100001', '22023'), ('execute => NULL', '22023'), ('after => ''x''', '22023'),
-             ('organization_id => ''x''', '22023'), ('skip_settled => true', '0A000')) AS bad (arguments, state);
+             ('organization_id => ''x''', '22023'), ('skip_settled => NULL', '22023')) AS bad (arguments, state);
 SELECT throws_ok($$SELECT * FROM normalize_lesson_media('other', '{}')$$, '22023', NULL, 'another slot');
 SELECT row_eq($$SELECT outcome, reason FROM normalize_lesson_media('lesson_video', NULL)$$, ROW('skipped'::text, 'malformed'::text), 'an SQL NULL item is malformed');
 

@@ -10,6 +10,21 @@ fn report(code: Code, message: impl Into<String>) -> ErrorReport {
     ErrorReport::new(code, message.into(), "media_assets")
 }
 
+/// Raises a report as the server's own error, where the caller's type has no room for it.
+pub fn raise(report: ErrorReport) -> ! {
+    report.report(pgrx::PgLogLevel::ERROR);
+    unreachable!("ERROR does not return")
+}
+
+/// A trigger function was called by hand, or attached where it cannot work (39P01).
+pub fn not_its_trigger(function: &str) -> ErrorReport {
+    report(
+        Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+        format!("{function}() works only in the triggers that attach_lesson_triggers makes"),
+    )
+    .set_hint("SELECT * FROM attach_lesson_triggers(execute => true);")
+}
+
 /// An argument outside its range or of the wrong form (22023).
 pub fn invalid_argument(message: impl Into<String>, hint: impl Into<String>) -> ErrorReport {
     report(Code::ERRCODE_INVALID_PARAMETER_VALUE, message).set_hint(hint)

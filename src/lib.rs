@@ -29,4 +29,7 @@ pgrx::extension_sql_file!("../sql/parts/comments.sql", name = "comments", finali
 pub extern "C-unwind" fn _PG_init() {
     settings::register();
     postgres::write_flag::register();
+    postgres::transaction_end::register();
+    postgres::invalidation::register();
+    jobs::lesson_triggers::register();
 }

@@ -78,6 +78,22 @@ SQL
   record "$1" 1 $((peak - start))
 }
 
+# workers ROUND DATABASE: seconds of a run that two sessions share from its start.
+workers() {
+  local began=$EPOCHREALTIME
+  psql -d "$2" -f bench/committing.sql >/dev/null 2>>"$work/messages" &
+  psql -d "$2" >/dev/null 2>>"$work/messages" <<'SQL'
+DO $$
+BEGIN
+  WHILE NOT EXISTS (SELECT FROM backfill_runs) LOOP COMMIT; PERFORM pg_sleep(0.005); END LOOP;
+END $$;
+CALL join_backfill(1);
+SQL
+  wait
+  record two_workers "$1" "$(awk "BEGIN{print $EPOCHREALTIME - $began}")"
+  say "  round $1  two_workers    $(tail -1 "$raw" | cut -d, -f3) s"
+}
+
 # --- start states ------------------------------------------------------------------------------------------------
 
 make_start() { # LESSONS SUFFIX
@@ -119,6 +135,19 @@ for round in $(seq "$rounds"); do
   measure execute "$round" run bench/execute.sql
   psql -d run -c VACUUM -c CHECKPOINT
   measure rerun "$round" run bench/execute.sql
+  # The first run that skips settled lessons writes down how each is left, the second passes over all.
+  psql -d run -f bench/settled.sql >/dev/null
+  psql -d run -c VACUUM -c CHECKPOINT
+  measure settled "$round" run bench/settled.sql
+
+  copy_database start run
+  measure bare "$round" run bench/execute_bare.sql
+
+  copy_database start run
+  measure committing "$round" run bench/committing.sql
+
+  copy_database start run
+  workers "$round" run
 
   copy_database start_refused run
   measure refused "$round" run bench/execute.sql

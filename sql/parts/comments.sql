@@ -44,6 +44,16 @@ COMMENT ON FUNCTION @extschema@.explain_lesson_assets(pg_catalog.text, pg_catalo
 COMMENT ON FUNCTION @extschema@.verify_lesson_assets(pg_catalog.text) IS
     'What does not fit between lessons, assets and usages, asked from the tables anew. No row of severity error = verified.';
 
+-- lesson triggers
+COMMENT ON FUNCTION @extschema@.attach_lesson_triggers(pg_catalog.bool) IS
+    'Puts the triggers on lesson that give live writes their assets, assetIds and usages, by the rules of the backfill. Without execute it only shows the DDL.';
+COMMENT ON FUNCTION @extschema@.detach_lesson_triggers(pg_catalog.bool) IS
+    'Drops the triggers that attach_lesson_triggers put on lesson. Without execute it only shows the DDL.';
+COMMENT ON FUNCTION @extschema@.lesson_before_row() IS
+    'Trigger function of media_assets_lesson_row: finds or makes the assets of a lesson that is written and puts assetId into its items. Never fails the statement because of odd media.';
+COMMENT ON FUNCTION @extschema@.lesson_after_statement() IS
+    'Trigger function of media_assets_lesson_insert, _update, _delete and _truncate: makes assets and usages of the lessons written equal to their items. Never fails the statement because of odd media.';
+
 -- used by the key triggers
 COMMENT ON FUNCTION @extschema@.asset_keys_after_insert() IS
     'Trigger function of media_assets_key_insert: keys the rows of a statement that inserts assets. Never fails the statement.';

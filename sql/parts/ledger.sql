@@ -1,5 +1,6 @@
 -- The ledger: what runs did. Its rows are the database's own history, so pg_dump takes them along, sequences too.
 -- The script of a trusted extension runs as the bootstrap superuser: all of it is given to the extension's owner.
+-- No foreign keys: pg_restore -j fills the tables of an extension in any order. prune_backfill_runs() keeps them in step.
 
 CREATE SEQUENCE @extschema@.backfill_runs_run_id_seq;
 CREATE TABLE @extschema@.backfill_runs (
@@ -29,7 +30,7 @@ CREATE TABLE @extschema@.backfill_runs (
 -- A range is the organizations whose bucket (the first two bytes of the SHA-256 of the id's text) is in it. Cursor and
 -- counters are written in the transaction that writes the rows.
 CREATE TABLE @extschema@.backfill_ranges (
-    run_id bigint NOT NULL REFERENCES @extschema@.backfill_runs ON DELETE CASCADE,
+    run_id bigint NOT NULL,
     range_number integer NOT NULL,
     first_bucket integer NOT NULL,
     last_bucket integer NOT NULL,
@@ -52,7 +53,7 @@ CREATE TABLE @extschema@.backfill_ranges (
 CREATE SEQUENCE @extschema@.backfill_requests_request_id_seq;
 CREATE TABLE @extschema@.backfill_requests (
     request_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.backfill_requests_request_id_seq'),
-    run_id bigint NOT NULL REFERENCES @extschema@.backfill_runs ON DELETE CASCADE,
+    run_id bigint NOT NULL,
     request text NOT NULL CHECK (request IN ('pause', 'cancel', 'join', 'pace')),
     arguments jsonb NOT NULL DEFAULT '{}',
     requested_by name NOT NULL,
@@ -65,7 +66,7 @@ CREATE INDEX backfill_requests_open ON @extschema@.backfill_requests (run_id) WH
 CREATE SEQUENCE @extschema@.backfill_decisions_decision_id_seq;
 CREATE TABLE @extschema@.backfill_decisions (
     decision_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.backfill_decisions_decision_id_seq'),
-    run_id bigint REFERENCES @extschema@.backfill_runs ON DELETE CASCADE,
+    run_id bigint,
     item_key text NOT NULL,
     slot text,
     "position" integer,
@@ -82,7 +83,7 @@ CREATE INDEX backfill_decisions_run ON @extschema@.backfill_decisions (run_id, d
 CREATE SEQUENCE @extschema@.backfill_changes_change_id_seq;
 CREATE TABLE @extschema@.backfill_changes (
     change_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.backfill_changes_change_id_seq'),
-    run_id bigint NOT NULL REFERENCES @extschema@.backfill_runs ON DELETE CASCADE,
+    run_id bigint NOT NULL,
     phase integer NOT NULL,
     action text NOT NULL,
     relation text NOT NULL,
@@ -97,7 +98,7 @@ CREATE TABLE @extschema@.backfill_changes (
 CREATE INDEX backfill_changes_run ON @extschema@.backfill_changes (run_id, action, change_id);
 
 CREATE TABLE @extschema@.backfill_quarantine (
-    run_id bigint NOT NULL REFERENCES @extschema@.backfill_runs ON DELETE CASCADE,
+    run_id bigint NOT NULL,
     phase integer NOT NULL,
     item_key text NOT NULL,
     sqlstate text NOT NULL,
@@ -113,7 +114,7 @@ CREATE TABLE @extschema@.backfill_quarantine (
 CREATE SEQUENCE @extschema@.backfill_waits_wait_id_seq;
 CREATE TABLE @extschema@.backfill_waits (
     wait_id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('@extschema@.backfill_waits_wait_id_seq'),
-    run_id bigint NOT NULL REFERENCES @extschema@.backfill_runs ON DELETE CASCADE,
+    run_id bigint NOT NULL,
     range_number integer,
     reason text NOT NULL CHECK (reason IN ('batch_pause', 'replica_lag', 'lock', 'other_run', 'phase')),
     value text,

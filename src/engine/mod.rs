@@ -1,4 +1,4 @@
-//! One way to run every job: batches, slices, savepoints with halving, counters, progress, ledger. It knows no lessons.
+//! One way to run every job: batches, slices, savepoints that find the failing row, counters, progress, ledger. It knows no lessons.
 
 mod batch;
 pub mod journal;
@@ -160,18 +160,19 @@ impl Options {
     }
 }
 
-/// Keeps plans from flipping, as PostgreSQL's foreign-key checks do, and the engine from waiting where the application
-/// should not have to.
+/// Keeps plans from flipping, as PostgreSQL's foreign-key checks do.
+pub const STEADY_PLANS: [(&str, &str); 6] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_bitmapscan", "off"),
+    ("jit", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
+
+/// Steady plans, and no waiting of the engine where the application should not have to.
 pub fn engine_settings() -> SettingsLevel {
-    let off = [
-        "enable_seqscan",
-        "enable_hashjoin",
-        "enable_mergejoin",
-        "enable_bitmapscan",
-        "jit",
-    ];
-    let mut values: Vec<(&str, String)> = off.into_iter().map(|name| (name, "off".to_owned())).collect();
-    values.push(("plan_cache_mode", "force_generic_plan".to_owned()));
+    let mut values: Vec<(&str, String)> = STEADY_PLANS.map(|(name, value)| (name, value.to_owned())).into();
     if let Some(milliseconds) = settings::lock_timeout() {
         values.push(("lock_timeout", milliseconds.to_string()));
     }

@@ -5,6 +5,7 @@ mod jellyfin;
 mod jellyfin_runs;
 mod keys;
 mod lesson;
+mod lesson_triggers;
 mod report;
 mod runs;
 mod tables;

@@ -173,6 +173,7 @@ fn work(connection: &Connection, ledger: &Ledger, program: &dyn Program, run: &R
     let end = long::work(connection, ledger, program, run)?;
     let run_id = run.run_id;
     match end {
+        End::Finished if !crate::settings::progress() => {}
         End::Finished => pgrx::info!("run {run_id} finished: SELECT backfill_report({run_id});"),
         End::Paused => pgrx::notice!("run {run_id} is paused; to go on: CALL resume_backfill({run_id});"),
         End::Failed => pgrx::notice!(
@@ -182,7 +183,7 @@ fn work(connection: &Connection, ledger: &Ledger, program: &dyn Program, run: &R
             pgrx::notice!("run {run_id} is cancelled; to take it back: SELECT * FROM undo_backfill({run_id}, true);")
         }
     }
-    pgrx::log!("media_assets run={} job={} event={:?}", run_id, run.job, end);
+    pgrx::log!("media_assets run={} job={} event={}", run_id, run.job, end.name());
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::postgres::backend;
 use crate::postgres::row_set::RowSet;
 use crate::postgres::spi;
 
-pub fn put_steps(rows: &RowSet, steps: &[Step], executed: bool) {
+pub(super) fn put_steps(rows: &RowSet, steps: &[Step], executed: bool) {
     for step in steps {
         rows.put(&[
             Some(text_datum(&step.relation)),
@@ -22,7 +22,7 @@ pub fn put_steps(rows: &RowSet, steps: &[Step], executed: bool) {
     }
 }
 
-fn execute_of(execute: Option<bool>) -> Result<bool, ErrorReport> {
+pub(super) fn execute_of(execute: Option<bool>) -> Result<bool, ErrorReport> {
     execute.ok_or_else(|| {
         invalid_argument(
             "execute must be true or false, not NULL",

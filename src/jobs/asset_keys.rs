@@ -479,7 +479,7 @@ impl Job for AssetKeys {
                 position: None,
                 outcome,
                 action,
-                reason,
+                reason: reason.map(Into::into),
             });
         }
     }

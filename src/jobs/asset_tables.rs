@@ -378,22 +378,34 @@ pub fn load(connection: &Connection, execute: bool) -> Result<Tables> {
 /// # Errors
 /// As [`load`].
 pub fn load_found(connection: &Connection, found: Found, execute: bool) -> Result<Tables> {
-    let mut problems = found.lesson_problems(connection);
-    let of_assets = found.asset_problems(connection);
     if execute {
-        problems.extend(of_assets);
-        raise(&problems)?;
-    } else {
-        raise(&problems)?;
-        let blocking: Vec<&Problem> = of_assets.iter().filter(|problem| problem.blocks).collect();
-        if let Some(first) = blocking.first() {
-            let what: Vec<String> = blocking
-                .iter()
-                .map(|problem| format!("{}: {}", problem.relation, problem.problem))
-                .collect();
-            pgrx::notice!("before executing, run {}  -- {}", first.ddl, what.join("; "));
-        }
+        return checked(connection, found);
     }
+    raise(&found.lesson_problems(connection))?;
+    let of_assets = found.asset_problems(connection);
+    let blocking: Vec<&Problem> = of_assets.iter().filter(|problem| problem.blocks).collect();
+    if let Some(first) = blocking.first() {
+        let what: Vec<String> = blocking
+            .iter()
+            .map(|problem| format!("{}: {}", problem.relation, problem.problem))
+            .collect();
+        pgrx::notice!("before executing, run {}  -- {}", first.ddl, what.join("; "));
+    }
+    ready(connection, found, false)
+}
+
+/// The relations that were found, when an execution could write them.
+///
+/// # Errors
+/// As [`load`] for an execution.
+pub fn checked(connection: &Connection, found: Found) -> Result<Tables> {
+    let mut problems = found.lesson_problems(connection);
+    problems.extend(found.asset_problems(connection));
+    raise(&problems)?;
+    ready(connection, found, true)
+}
+
+fn ready(connection: &Connection, found: Found, execute: bool) -> Result<Tables> {
     let (Some(lesson), Some(course), Some(group)) = (found.lesson, found.course, found.group) else {
         return Err(crate::error::counters_do_not_add_up("relations"));
     };
@@ -438,7 +450,7 @@ impl Tables {
             .collect()
     }
 
-    fn check_rights(&self, connection: &Connection, execute: bool) -> Result<()> {
+    pub fn check_rights(&self, connection: &Connection, execute: bool) -> Result<()> {
         let asset_side = [&self.assets, &self.usages].into_iter().flatten();
         rights::check_row_security([&self.lesson, &self.course, &self.group].into_iter().chain(asset_side))?;
         rights::check_privilege(

@@ -5,6 +5,7 @@ pub mod asset_tables;
 pub mod jellyfin;
 pub mod keys_program;
 pub mod lesson_assets;
+pub mod lesson_triggers;
 pub mod table_ddl;
 #[cfg(feature = "tiny_job")]
 pub mod tiny;

@@ -172,6 +172,17 @@ impl<'a> JsonbRef<'a> {
         }
     }
 
+    /// Whether both are the same object or array to the byte.
+    pub fn same_container(self, other: Self) -> bool {
+        let bytes = |value: Self| {
+            // SAFETY: a binary value points at a container of that length inside the jsonb.
+            value.container().map(|container| unsafe {
+                std::slice::from_raw_parts(container.cast::<u8>(), value.value.val.binary.len as usize)
+            })
+        };
+        bytes(self).is_some_and(|own| bytes(other) == Some(own))
+    }
+
     /// A jsonb datum of this value alone, in the current memory context.
     pub fn to_datum(self) -> Datum {
         let mut value = self.value;

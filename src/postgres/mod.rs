@@ -4,6 +4,7 @@
 pub mod arrays;
 pub mod backend;
 pub mod backends;
+pub mod invalidation;
 pub mod jsonb;
 pub mod memory;
 pub mod patch;
@@ -13,6 +14,8 @@ pub mod settings_level;
 pub mod spi;
 pub mod subtransaction;
 pub mod transaction;
+pub mod transaction_end;
+pub mod trigger;
 pub mod user;
 pub mod view;
 pub mod write_flag;

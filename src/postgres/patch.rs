@@ -24,6 +24,13 @@ pub fn patch_asset_ids(items: Jsonb, ids: &[Option<[u8; 16]>]) -> Jsonb {
     patch(items, |index| ids.get(index).copied().flatten().map(AssetId::Set))
 }
 
+/// `items` without the `assetId` of element *i*, where `taken[i]`; everything else as [`patch_asset_ids`] leaves it.
+pub fn without_asset_ids(items: Jsonb, taken: &[bool]) -> Jsonb {
+    patch(items, |index| {
+        taken.get(index).copied().unwrap_or(false).then_some(AssetId::Remove)
+    })
+}
+
 /// As [`patch_asset_ids`], with all that may become of an `assetId`.
 pub fn patch(items: Jsonb, id_of: impl Fn(usize) -> Option<AssetId>) -> Jsonb {
     let array = items.value();

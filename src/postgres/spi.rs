@@ -13,15 +13,18 @@ use super::arrays::{text_datum, ArrayDatum};
 
 /// An open SPI connection.
 pub struct Connection {
-    /// Plans are kept beyond the transaction, since the connection is.
-    pub(super) outlives_transactions: bool,
+    /// Plans are left to their statements, which outlive the connection or its transaction.
+    keeps_plans: bool,
+    /// A procedure may commit.
+    pub(super) may_commit: bool,
     _not_send: PhantomData<*mut ()>,
 }
 
 impl Connection {
-    fn new(outlives_transactions: bool) -> Self {
+    fn new(keeps_plans: bool, may_commit: bool) -> Self {
         Connection {
-            outlives_transactions,
+            keeps_plans,
+            may_commit,
             _not_send: PhantomData,
         }
     }
@@ -29,13 +32,22 @@ impl Connection {
 
 /// Opens a connection for the length of `work`.
 pub fn connect<R>(work: impl FnOnce(&Connection) -> R) -> R {
+    connect_as(false, work)
+}
+
+/// Opens a connection that leaves the plans it makes to their statements, for later connections of this session.
+pub fn connect_keeping_plans<R>(work: impl FnOnce(&Connection) -> R) -> R {
+    connect_as(true, work)
+}
+
+fn connect_as<R>(keeps_plans: bool, work: impl FnOnce(&Connection) -> R) -> R {
     // SAFETY: connect and finish are paired; when `work` raises, the end of the (sub)transaction pops the connection,
     // so that it must not be finished here (there may be a deeper one on the stack).
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         pg_sys::SPI_connect();
         pg_sys::MemoryContextSwitchTo(context);
-        let result = work(&Connection::new(false));
+        let result = work(&Connection::new(keeps_plans, false));
         pg_sys::SPI_finish();
         pg_sys::MemoryContextSwitchTo(context);
         result
@@ -44,12 +56,12 @@ pub fn connect<R>(work: impl FnOnce(&Connection) -> R) -> R {
 
 /// Opens a connection in which a procedure may commit. The caller has checked that it may.
 pub fn connect_committing<R>(work: impl FnOnce(&Connection) -> R) -> R {
-    // SAFETY: as in `connect`.
+    // SAFETY: as in `connect_as`.
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
         pg_sys::MemoryContextSwitchTo(context);
-        let result = work(&Connection::new(true));
+        let result = work(&Connection::new(true, true));
         pg_sys::SPI_finish();
         pg_sys::MemoryContextSwitchTo(context);
         result
@@ -186,15 +198,6 @@ pub struct Statement {
     kept: std::cell::Cell<bool>,
 }
 
-impl Drop for Statement {
-    fn drop(&mut self) {
-        if self.kept.get() {
-            // SAFETY: the plan was kept by `plan` and nothing else refers to it.
-            unsafe { pg_sys::SPI_freeplan(self.plan.get()) };
-        }
-    }
-}
-
 impl Statement {
     /// A statement that will be prepared at its first use.
     pub fn new(sql: impl Into<String>) -> Self {
@@ -205,14 +208,14 @@ impl Statement {
         }
     }
 
-    fn plan(&self, connection: &Connection, parameters: &[Parameter]) -> pg_sys::SPIPlanPtr {
+    fn plan(&self, parameters: &[Parameter], keep: bool) -> pg_sys::SPIPlanPtr {
         if self.plan.get().is_null() {
             let sql = CString::new(self.sql.as_str()).unwrap_or_default();
             let mut types: Vec<pg_sys::Oid> = parameters.iter().map(|parameter| parameter.type_oid).collect();
             // SAFETY: string and type array outlive the call, which copies them.
             let plan = unsafe { pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr()) };
             assert!(!plan.is_null(), "SPI_prepare failed on: {}", self.sql);
-            if connection.outlives_transactions {
+            if keep {
                 // SAFETY: the plan was just made. A kept plan is told of changed tables, also between transactions.
                 unsafe { pg_sys::SPI_keepplan(plan) };
                 self.kept.set(true);
@@ -220,6 +223,16 @@ impl Statement {
             self.plan.set(plan);
         }
         self.plan.get()
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        // While unwinding, the plan may still be in use further up; it is left to the end of the session then.
+        if self.kept.get() && !std::thread::panicking() {
+            // SAFETY: a kept plan belongs to this statement alone; one that is being executed is counted by its users.
+            unsafe { pg_sys::SPI_freeplan(self.plan.get()) };
+        }
     }
 }
 
@@ -251,8 +264,12 @@ pub fn reads_as(connection: &Connection, value: &str, sql_type: &str) -> bool {
 }
 
 impl Connection {
-    /// Runs `statement`; it must have been made for this connection.
+    /// Runs `statement`; it must have been made for this connection, or be of one that keeps its plans.
     pub fn run(&self, statement: &Statement, mode: Mode, parameters: &[Parameter]) -> Rows {
+        self.run_planned(statement, self.keeps_plans, mode, parameters)
+    }
+
+    fn run_planned(&self, statement: &Statement, keep: bool, mode: Mode, parameters: &[Parameter]) -> Rows {
         let mut values: Vec<Datum> = parameters
             .iter()
             .map(|parameter| parameter.datum.unwrap_or(Datum::from(0usize)))
@@ -265,7 +282,7 @@ impl Connection {
         // leaves its own memory context current, so the caller's is put back.
         unsafe {
             let context = pg_sys::CurrentMemoryContext;
-            let plan = statement.plan(self, parameters);
+            let plan = statement.plan(parameters, keep);
             pg_sys::MemoryContextSwitchTo(context);
             let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0);
             pg_sys::MemoryContextSwitchTo(context);
@@ -287,9 +304,9 @@ impl Connection {
     /// Prepares and runs `sql` once.
     pub fn query(&self, sql: &str, mode: Mode, parameters: &[Parameter]) -> Rows {
         let statement = Statement::new(sql);
-        let rows = self.run(&statement, mode, parameters);
-        // Freed with the statement, whether it was kept or not.
-        statement.kept.set(true);
+        let rows = self.run_planned(&statement, false, mode, parameters);
+        // SAFETY: nothing else refers to the plan.
+        unsafe { pg_sys::SPI_freeplan(statement.plan.get()) };
         rows
     }
 }

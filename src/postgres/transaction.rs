@@ -23,7 +23,7 @@ pub fn may_commit(fcinfo: pg_sys::FunctionCallInfo) -> bool {
 /// # Panics
 /// With what the commit raises.
 pub fn commit(connection: &Connection) {
-    assert!(connection.outlives_transactions);
+    assert!(connection.may_commit);
     // SAFETY: the connection is the current one and non-atomic; no subtransaction is open and no snapshot of ours is
     // active, since both live inside `in_subtransaction` and `with_snapshot`.
     unsafe { pg_sys::SPI_commit() };

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use postgres::{Config, NoTls};
@@ -75,10 +76,16 @@ impl Cluster {
         ));
     }
 
-    /// Kills one backend with the signal that it cannot see; the server then restarts all of them.
-    pub fn kill(&self, pid: i64) {
+    /// Kills one backend with the signal that it cannot see, and waits until the server has begun to restart all of them.
+    pub fn kill_backend(&self, pid: i64) {
+        let mut witness = self.server.maintenance();
         // The backend may have ended by itself meanwhile.
-        as_server_user(&format!("kill -9 {pid} || true"));
+        let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        let end = Instant::now() + PATIENCE;
+        while witness.client.simple_query("SELECT 1").is_ok() {
+            assert!(Instant::now() < end, "the server did not notice");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// A session in a database of this server, when the server takes sessions again.
@@ -87,13 +94,7 @@ impl Cluster {
         config.dbname(&database.name);
         let end = Instant::now() + PATIENCE;
         loop {
-            // Twice: a server that is about to restart may still take one.
-            let answers = |()| {
-                config
-                    .connect(NoTls)
-                    .and_then(|mut client| client.simple_query("SELECT 1"))
-            };
-            if answers(()).is_ok() {
+            if config.connect(NoTls).is_ok() {
                 return database.session();
             }
             assert!(Instant::now() < end, "the server did not come back");

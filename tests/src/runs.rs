@@ -4,7 +4,29 @@ use std::thread::{self, JoinHandle};
 
 use postgres::error::DbError;
 
-use crate::{describe, Counters, Database, Role, Session};
+use crate::{describe, literal, Application, Counters, Database, Role, Server, Session};
+
+/// A database with an application of so many lessons of one upload each.
+pub fn with_lessons(server: &Server, lessons: u32) -> (Database, Session, Application) {
+    let database = server.database();
+    let mut session = database.session();
+    session.run("SET media_assets.progress = off");
+    let application = Application::create(&mut session);
+    application.add_uploads(&mut session, 1, lessons);
+    (database, session, application)
+}
+
+/// Runs the lesson job over everything; gives the run's id.
+pub fn execute(session: &mut Session) -> i64 {
+    session
+        .counters("SELECT * FROM backfill_lesson_assets(execute => true)")
+        .get("run_id")
+}
+
+/// Rows of a table.
+pub fn count(session: &mut Session, table: &str) -> i64 {
+    session.number(&format!("SELECT count(*) FROM {table}"))
+}
 
 /// The id of the newest run.
 pub fn last_run(session: &mut Session) -> i64 {
@@ -109,6 +131,21 @@ impl Background {
         }
     }
 
+    /// Waits until it stands at the gate of [`close_gate`]. `session` is a superuser's: others are not told.
+    pub fn wait_at_gate(&self, session: &mut Session) {
+        session.wait_until(&format!(
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = {} AND wait_event = 'PgSleep'",
+            self.process_id
+        ));
+    }
+
+    /// Ends its session by force.
+    pub fn kill(self, session: &mut Session) {
+        session.run(&format!("SELECT pg_terminate_backend({}, 10000)", self.process_id));
+        // A lost connection is a panic of the session's thread or an error.
+        let _ = self.thread.join();
+    }
+
     /// How it ended.
     ///
     /// # Panics
@@ -124,4 +161,46 @@ impl Background {
     pub fn finish(self) {
         self.end().unwrap_or_else(|error| panic!("{}", describe(&error)));
     }
+}
+
+/// Makes an update of this lesson, of the table that the session sees, wait until the gate is opened.
+pub fn close_gate(session: &mut Session, lesson: &str) {
+    let schema = session.text("SELECT quote_ident(current_schema())");
+    session.run(&format!(
+        "CREATE TABLE gate (opened boolean);
+         GRANT SELECT ON gate TO PUBLIC;
+         CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             WHILE NOT EXISTS (SELECT FROM {schema}.gate) LOOP PERFORM pg_sleep(0.01); END LOOP;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER wait_at_gate BEFORE UPDATE ON lesson FOR EACH ROW WHEN (OLD.id::text = {})
+         EXECUTE FUNCTION wait_at_gate()",
+        literal(lesson)
+    ));
+}
+
+pub fn open_gate(session: &mut Session) {
+    session.run("INSERT INTO gate VALUES (true)");
+}
+
+pub fn remove_gate(session: &mut Session) {
+    session.run("DROP TABLE gate; DROP FUNCTION wait_at_gate CASCADE");
+}
+
+/// A run of `role` over lessons one by one that was ended by force at lesson number `at`. Gives its id. `session` is a
+/// superuser's, and sees the lessons.
+pub fn interrupted(database: &Database, role: Option<&Role>, session: &mut Session, at: u32) -> i64 {
+    close_gate(session, &Application::default().lesson(at));
+    let run = Background::start(
+        database,
+        role,
+        "SET media_assets.progress = off",
+        "CALL run_backfill('lesson_assets', 1, true)",
+    );
+    run.wait_at_gate(session);
+    let run_id = last_run(session);
+    run.kill(session);
+    remove_gate(session);
+    run_id
 }

@@ -1,8 +1,8 @@
 //! What the ledger keeps of runs: every executing one, its counters, its decisions, its relations; and nothing of dry ones.
 
 use media_assets_tests::application::contents;
-use media_assets_tests::runs::{last_run, state, Background};
-use media_assets_tests::{each_server, literal, Application, Counters, Database, Server, Session};
+use media_assets_tests::runs::{close_gate, last_run, open_gate, state, with_lessons, Background};
+use media_assets_tests::{each_server, literal, Application, Counters, Session};
 
 const DRY: &str = "SELECT * FROM backfill_lesson_assets()";
 const EXECUTE: &str = "SELECT * FROM backfill_lesson_assets(execute => true)";
@@ -15,15 +15,6 @@ const LEDGER: [&str; 7] = [
     "quarantine",
     "waits",
 ];
-
-fn with_lessons(server: &Server, lessons: u32) -> (Database, Session, Application) {
-    let database = server.database();
-    let mut session = database.session();
-    session.run("SET media_assets.progress = off");
-    let application = Application::create(&mut session);
-    application.add_uploads(&mut session, 1, lessons);
-    (database, session, application)
-}
 
 /// Rows of all tables of the ledger.
 fn ledger_rows(session: &mut Session) -> i64 {
@@ -282,18 +273,7 @@ fn a_run_goes_on_with_its_own_relations_under_another_search_path() {
         session.run("SET media_assets.progress = off; CREATE SCHEMA \"The \"\"School\"\"\"; SET search_path = \"The \"\"School\"\"\", public");
         let application = Application::create(&mut session);
         application.add_uploads(&mut session, 1, 30);
-        session.run(
-            "CREATE TABLE gate (opened boolean);
-             CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$
-             BEGIN
-                 WHILE NOT EXISTS (SELECT FROM \"The \"\"School\"\"\".gate) LOOP PERFORM pg_sleep(0.01); END LOOP;
-                 RETURN NEW;
-             END $$",
-        );
-        session.run(&format!(
-            "CREATE TRIGGER wait BEFORE UPDATE ON lesson FOR EACH ROW WHEN (OLD.id = '{}') EXECUTE FUNCTION wait_at_gate()",
-            application.lesson(15)
-        ));
+        close_gate(&mut session, &application.lesson(15));
         let before = contents(&mut session);
         let run = Background::start(
             &database,
@@ -301,14 +281,10 @@ fn a_run_goes_on_with_its_own_relations_under_another_search_path() {
             "SET media_assets.progress = off; SET search_path = \"The \"\"School\"\"\", public",
             "CALL run_backfill('lesson_assets', 1, true)",
         );
-        session.wait_until(&format!(
-            "SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = {} AND wait_event = 'PgSleep'",
-            run.process_id
-        ));
+        run.wait_at_gate(&mut session);
         let run_id = last_run(&mut session);
-        session.run(&format!(
-            "SELECT pause_backfill({run_id}); INSERT INTO gate VALUES (true)"
-        ));
+        session.run(&format!("SELECT pause_backfill({run_id})"));
+        open_gate(&mut session);
         run.finish();
         let relations = session.rows(&format!(
             "SELECT key, value FROM backfill_runs, jsonb_each_text(relations) WHERE run_id = {run_id} ORDER BY 1"
@@ -326,6 +302,7 @@ fn a_run_goes_on_with_its_own_relations_under_another_search_path() {
                 format!("course {school}course"),
                 format!("group {school}\"group\""),
                 format!("lesson {school}lesson"),
+                format!("lesson_media_state {school}lesson_media_state"),
             ]
         );
         // tables of the same names where the new search_path looks first
@@ -340,7 +317,6 @@ fn a_run_goes_on_with_its_own_relations_under_another_search_path() {
         let undone = other.counters(&format!("SELECT * FROM undo_backfill({run_id}, true)"));
         undone.expect(&[("items_restored", 30), ("assets_removed", 30), ("conflicts", 0)]);
         assert_eq!(decoys, contents(&mut other));
-        session.run("DELETE FROM gate");
         assert_eq!(before, contents(&mut session));
     });
 }
@@ -400,6 +376,7 @@ fn operators_and_functions_of_an_attacker_do_not_run_as_the_owner() {
             .iter()
             .filter(|row| row[0].as_deref() != Some(role.name.as_str()))
             .collect();
+        assert_eq!(ran.len(), 1, "the caller's own rights are all that there was: {ran:?}");
         assert!(others.is_empty(), "an attacker's code ran as somebody else: {others:?}");
         assert_eq!(session.number("SELECT count(*) FROM attack.backfill_runs"), 0);
         assert_eq!(session.number("SELECT count(*) FROM backfill_runs"), 4);
@@ -421,6 +398,7 @@ fn nothing_that_sql_can_call_writes_the_ledger_as_it_is_told() {
             functions,
             [
                 "backfill_asset_keys",
+                "backfill_jellyfin_metadata",
                 "backfill_lesson_assets",
                 "backfill_report",
                 "backfill_worker_is_alive",

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use media_assets_tests::application::{assert_items_are_settled, contents};
-use media_assets_tests::psql::{run, start, wait, Ended};
+use media_assets_tests::psql::{root, run, start, wait, Ended};
 use media_assets_tests::{each_server, Application, Database, Server, Session};
 
 const LESSONS: &str = "backfill_lesson_assets";
@@ -292,6 +292,56 @@ fn a_run_that_does_not_come_to_its_end_fails_and_can_be_resumed() {
         assert!(session.is_true("SELECT count(*) = 1 AND min(state) = 'finished' FROM backfill_runs"));
         // It is over: to resume it is an error.
         script(&database, LESSONS, &[("resume", "1"), ("execute", "true")]).with(3);
+    });
+}
+
+#[test]
+fn a_statement_timeout_interrupts_the_run() {
+    each_server(|server| {
+        let (database, mut session, _) = with_lessons(server);
+        let slowly = [
+            ("execute", "true"),
+            ("batch", "1"),
+            ("batch_pause", "1s"),
+            ("VERBOSITY", "verbose"),
+        ];
+        let mut command = database.script(LESSONS, &slowly);
+        command.env("PGOPTIONS", "-c statement_timeout=2500");
+        assert_says(&run(command).with(3), &["57014"]);
+        assert!(session.is_true("SELECT state = 'interrupted' AND rows_done BETWEEN 1 AND 9 FROM backfill_progress"));
+        script(&database, LESSONS, &[("resume", "1"), ("execute", "true")]).with(0);
+        assert_items_are_settled(&mut session);
+    });
+}
+
+#[test]
+fn the_grants_of_the_runbook_are_all_that_a_role_needs() {
+    let runbook = std::fs::read_to_string(root().join("docs/runbook.md")).expect("the runbook is there");
+    let grants: Vec<&str> = runbook.lines().filter(|line| line.starts_with("GRANT ")).collect();
+    assert!(grants.len() > 4, "the runbook has lost its grants");
+    each_server(|server| {
+        let (database, mut session, _) = with_lessons(server);
+        let role = server.role(&database);
+        for grant in &grants {
+            session.run(&grant.replace("media_operator", &role.name));
+        }
+        let before = contents(&mut session);
+        let as_role = |name, variables: &[(&str, &str)]| {
+            let mut command = database.script(name, variables);
+            command.env("PGUSER", &role.name);
+            run(command)
+        };
+        as_role(LESSONS, &[("execute", "true"), ("max_replica_lag", "1min")]).with(0);
+        assert_items_are_settled(&mut session);
+        as_role(UNDO, &[("execute", "true"), ("run_id", "1")]).with(0);
+        assert_eq!(contents(&mut session), before);
+        as_role(KEYS, &[("execute", "true"), ("refresh", "true")]).with(0);
+        assert!(session.is_true(&format!("SELECT bool_and(run_by = '{}') FROM backfill_runs", role.name)));
+        // A stranger sees nothing of it, and may not even look.
+        let stranger = server.role(&database);
+        let mut command = database.script(UNDO, &[("run_id", "1"), ("VERBOSITY", "verbose")]);
+        command.env("PGUSER", &stranger.name);
+        assert_says(&run(command).with(3), &["42501"]);
     });
 }
 

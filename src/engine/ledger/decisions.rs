@@ -1,5 +1,7 @@
 //! Decisions on single items, as far as `media_assets.log_decisions` wants them kept.
 
+use std::borrow::Cow;
+
 use super::Ledger;
 use crate::postgres::arrays;
 use crate::postgres::spi::{Connection, Mode, Parameter};
@@ -14,7 +16,8 @@ pub struct Decision {
     pub position: Option<i32>,
     pub outcome: &'static str,
     pub action: Option<&'static str>,
-    pub reason: Option<&'static str>,
+    /// Why it was left out, or the SQLSTATE of what failed.
+    pub reason: Option<Cow<'static, str>>,
 }
 
 /// The log of one run, or of the triggers (no run).
@@ -68,7 +71,7 @@ impl DecisionLog {
             arrays::int4(decisions.iter().map(|decision| decision.position)).into(),
             arrays::text(decisions.iter().map(|decision| Some(decision.outcome))).into(),
             arrays::text(decisions.iter().map(|decision| decision.action)).into(),
-            arrays::text(decisions.iter().map(|decision| decision.reason)).into(),
+            arrays::text(decisions.iter().map(|decision| decision.reason.as_deref())).into(),
         ];
         ledger.write(
             connection,

@@ -216,7 +216,7 @@ pub fn quarantined(connection: &Connection, ledger: &Ledger, run_id: i64) -> i64
         .run(
             connection,
             Mode::Write,
-            "SELECT count(*) FROM ~backfill_quarantine WHERE run_id = $1",
+            "SELECT count(*) FROM ~backfill_quarantine WHERE run_id = $1 AND NOT retry",
             &[run_id.into()],
         )
         .get(0, 0)

@@ -48,25 +48,36 @@ pub fn look(connection: &Connection, ledger: &Ledger, run_id: i64, phase: i32) -
     }
 }
 
-/// Takes the open requests of a run, for good: pause and cancel change its state for all. Says whether somebody wants to
-/// join, where the session has something to share.
-pub fn obey(connection: &Connection, ledger: &Ledger, run_id: i64, can_share: bool) -> bool {
+/// Takes the open requests to stop a run, for good: pause and cancel change its state for all.
+pub fn obey(connection: &Connection, ledger: &Ledger, run_id: i64) {
     let rows = ledger.write(
         connection,
         "WITH taken AS (
-             SELECT request_id FROM ~backfill_requests WHERE run_id = $1 AND handled_at IS NULL AND (request IN ('pause', 'cancel') OR (request = 'join' AND $2))
+             SELECT request_id FROM ~backfill_requests WHERE run_id = $1 AND handled_at IS NULL AND request IN ('pause', 'cancel')
              ORDER BY request_id FOR UPDATE SKIP LOCKED),
          handled AS (
              UPDATE ~backfill_requests q SET handled_at = clock_timestamp() FROM taken t WHERE q.request_id = t.request_id
              RETURNING q.request)
-         SELECT bool_or(request = 'cancel'), bool_or(request = 'pause'), bool_or(request = 'join') FROM handled",
-        &[run_id.into(), can_share.into()],
+         SELECT bool_or(request = 'cancel'), bool_or(request = 'pause') FROM handled",
+        &[run_id.into()],
     );
     let (cancel, pause): (bool, bool) = (rows.get(0, 0).unwrap_or(false), rows.get(0, 1).unwrap_or(false));
     if cancel || pause {
         set_state(connection, ledger, run_id, if cancel { "cancelled" } else { "paused" });
     }
-    rows.get(0, 2).unwrap_or(false)
+}
+
+/// Takes the open request for a part of the run, unless another session has just done so.
+pub fn take_share_request(connection: &Connection, ledger: &Ledger, run_id: i64) -> bool {
+    let rows = ledger.write(
+        connection,
+        "WITH taken AS (
+             SELECT request_id FROM ~backfill_requests WHERE run_id = $1 AND handled_at IS NULL AND request = 'join'
+             FOR UPDATE SKIP LOCKED)
+         UPDATE ~backfill_requests q SET handled_at = clock_timestamp() FROM taken t WHERE q.request_id = t.request_id",
+        &[run_id.into()],
+    );
+    !rows.is_empty()
 }
 
 /// Ends or halts a run that is running.
@@ -131,13 +142,14 @@ pub fn now() -> i64 {
 pub fn keep_wait(connection: &Connection, ledger: &Ledger, run_id: i64, wait: &Wait) {
     ledger.write(
         connection,
-        "INSERT INTO ~backfill_waits (run_id, reason, value, began_at, milliseconds) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO ~backfill_waits (run_id, reason, value, began_at, milliseconds, range_number) VALUES ($1, $2, $3, $4, $5, $6)",
         &[
             run_id.into(),
             wait.reason.into(),
             wait.value.as_str().into(),
             Parameter::timestamp(wait.began),
             i64::try_from(wait.length.as_millis()).unwrap_or(i64::MAX).into(),
+            Parameter::int4(wait.range),
         ],
     );
 }

@@ -5,10 +5,12 @@
 
 mod claim;
 mod control;
+mod guard;
 mod pace;
 mod phase;
 pub mod requests;
 mod retry;
+mod waits;
 mod worker;
 
 use crate::error::Result;
@@ -91,4 +93,16 @@ pub enum End {
     Cancelled,
     /// Another of its sessions met an error that stops all.
     Failed,
+}
+
+impl End {
+    /// The state that the run has then.
+    pub fn name(self) -> &'static str {
+        match self {
+            End::Finished => "finished",
+            End::Paused => "paused",
+            End::Failed => "failed",
+            End::Cancelled => "cancelled",
+        }
+    }
 }

@@ -61,6 +61,8 @@ pub struct Wait {
     pub length: Duration,
     /// In microseconds since 2000.
     pub began: i64,
+    /// The range that waited, where it was one.
+    pub range: Option<i32>,
 }
 
 /// Where the WAL stood after some of our commits, by which a standby that has stopped replaying is found out: what it

@@ -172,11 +172,22 @@ pub fn reopen(connection: &Connection, ledger: &Ledger, run: &Run) -> Result<()>
         "WITH forgotten AS (
              UPDATE ~backfill_requests SET handled_at = clock_timestamp()
              WHERE run_id = $1 AND handled_at IS NULL AND request <> 'pace')
-         UPDATE ~backfill_runs SET state = 'running', finished_at = NULL, error = NULL, error_sqlstate = NULL WHERE run_id = $1",
+         UPDATE ~backfill_runs SET state = 'running', finished_at = NULL, error = NULL, error_sqlstate = NULL
+         WHERE run_id = $1 AND state <> 'cancelled'",
         &[run.run_id.into()],
     );
     Ok(())
 }
+
+/// What goes with runs.
+const OF_RUNS: [&str; 6] = [
+    "DELETE FROM ~backfill_ranges WHERE run_id = ANY ($1)",
+    "DELETE FROM ~backfill_requests WHERE run_id = ANY ($1)",
+    "DELETE FROM ~backfill_decisions WHERE run_id = ANY ($1)",
+    "DELETE FROM ~backfill_changes WHERE run_id = ANY ($1)",
+    "DELETE FROM ~backfill_quarantine WHERE run_id = ANY ($1)",
+    "DELETE FROM ~backfill_waits WHERE run_id = ANY ($1)",
+];
 
 /// Deletes what the ledger has of runs that ended that long ago, of those that the caller may steer. Gives their number.
 pub fn prune(connection: &Connection, ledger: &Ledger, older_than: Interval) -> i64 {
@@ -195,11 +206,15 @@ pub fn prune(connection: &Connection, ledger: &Ledger, older_than: Interval) -> 
     let deleted = ledger.write(
         connection,
         "DELETE FROM ~backfill_runs WHERE run_by::text = ANY ($1) AND state <> 'running'
-            AND coalesce(finished_at, started_at) < statement_timestamp() - $2",
+            AND coalesce(finished_at, started_at) < statement_timestamp() - $2 RETURNING run_id",
         &[
             arrays::text(roles.iter().map(|role| Some(role.as_str()))).into(),
             Parameter::interval(older_than.into_datum()),
         ],
     );
+    let runs = arrays::int8((0..deleted.len()).map(|row| deleted.get(row, 0)));
+    for of_runs in OF_RUNS {
+        ledger.write(connection, of_runs, &[runs.into()]);
+    }
     deleted.len() as i64
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::claim::{self, Claim, Range};
 use super::control;
-use super::pace::{lagging, Commits, Orders, Wait};
+use super::pace::{Commits, Orders, Wait};
 use super::phase::Phase;
 use super::{retry, End, Program};
 use crate::engine::batch::{Failures, Policy};
@@ -15,18 +15,15 @@ use crate::engine::ledger::Ledger;
 use crate::engine::progress::Progress;
 use crate::engine::rights;
 use crate::error::{taken_over, Result};
-use crate::postgres::backends::{self, Backend};
-use crate::postgres::memory::in_own_context;
+use crate::postgres::backends::Backend;
 use crate::postgres::spi::{Connection, Mode};
-use crate::postgres::subtransaction::{attempt, catching, Failure};
-use crate::postgres::transaction::{commit, with_snapshot};
-use crate::postgres::user;
+use crate::postgres::transaction::commit;
 
 /// How often a batch is tried again when another transaction stood in the way, before the row alone pays.
 const MOST_TRIES: u32 = 5;
 /// A batch that wrote nothing saves its place no more often than that.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// How often a waiting session looks whether it has something to do.
+/// How often a waiting session looks whether it has something to do, in milliseconds.
 pub(super) const LOOK_EVERY: i64 = 100;
 
 pub(super) struct Worker<'w> {
@@ -38,13 +35,13 @@ pub(super) struct Worker<'w> {
     pub recorder: Recorder<'w>,
     pub journal: Journal,
     pub failures: Failures,
-    orders: Orders,
+    pub orders: Orders,
     /// The pace request that `orders` came from.
-    orders_of: i64,
-    commits: Commits,
+    pub orders_of: i64,
+    pub commits: Commits,
     /// Waits that are over and not yet in the ledger.
-    waits: Vec<Wait>,
-    progress: Progress,
+    pub waits: Vec<Wait>,
+    pub progress: Progress,
 }
 
 /// What to do after a batch.
@@ -91,7 +88,7 @@ impl Worker<'_> {
             let (state, claim) = self.guarded(|worker| {
                 let control = control::look(worker.connection, worker.ledger, worker.run.run_id, 0);
                 if control.asked_to_stop {
-                    control::obey(worker.connection, worker.ledger, worker.run.run_id, false);
+                    control::obey(worker.connection, worker.ledger, worker.run.run_id);
                 }
                 let control = control::look(worker.connection, worker.ledger, worker.run.run_id, 0);
                 if control.state != "running" {
@@ -225,10 +222,9 @@ impl Worker<'_> {
                 range.batch_size = batch;
             }
         }
-        let mut wanted = false;
         let mut state = control.state;
-        if control.asked_to_stop || control.asked_to_share {
-            wanted = control::obey(connection, ledger, run_id, true);
+        if control.asked_to_stop {
+            control::obey(connection, ledger, run_id);
             state = control::look(connection, ledger, run_id, range.phase).state;
         }
         if state != "running" {
@@ -292,7 +288,9 @@ impl Worker<'_> {
         let decided = !self.journal.decisions.is_empty() && !self.recorder.log_is_full();
         let wrote = self.journal.wrote || decided || !self.journal.failures.is_empty();
         self.recorder.keep(connection, &mut self.journal);
-        if wanted && step.rows >= limit {
+        // A request is open until somebody has something to give.
+        let could_share = control.asked_to_share && step.rows >= limit && next.buckets.halves().is_some();
+        if could_share && control::take_share_request(connection, ledger, run_id) {
             // Both halves go on from here; the other one counts from zero.
             if let Some(half) = next.split(connection, ledger, run_id) {
                 next = half;
@@ -333,210 +331,8 @@ impl Worker<'_> {
         self.commit()
     }
 
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         claim::release(self.connection, self.ledger, self.run.run_id, self.me);
-    }
-
-    fn keep_waits(&mut self) {
-        for wait in std::mem::take(&mut self.waits) {
-            control::keep_wait(self.connection, self.ledger, self.run.run_id, &wait);
-        }
-    }
-
-    /// Rests between batches, as long as the orders say and standbys are behind.
-    fn pace(&mut self, range: &Range) -> Result<()> {
-        backends::reload_settings();
-        let pause = self.orders.batch_pause();
-        if pause > 0 {
-            self.wait_while("batch_pause", range, i64::from(pause), |_| {
-                Ok(Some(format!("{pause} ms")))
-            })?;
-        }
-        if self.orders.max_replica_lag() > 0 {
-            self.guarded(|worker| {
-                worker.commits.note(worker.connection);
-                Ok(())
-            })?;
-            self.commit()?;
-            self.wait_while("replica_lag", range, i64::MAX, |worker| {
-                let allowed = worker.orders.max_replica_lag();
-                if allowed == 0 {
-                    return Ok(None);
-                }
-                lagging(worker.connection, &mut worker.commits, allowed)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Waits while `holds` gives a value, at most `milliseconds`; a request or an order ends it early. The wait is shown
-    /// while it lasts, and written down afterwards.
-    fn wait_while(
-        &mut self,
-        reason: &'static str,
-        range: &Range,
-        milliseconds: i64,
-        mut holds: impl FnMut(&mut Self) -> Result<Option<String>>,
-    ) -> Result<()> {
-        let began = Instant::now();
-        let at = control::now();
-        let mut waiting = false;
-        let mut shown = false;
-        loop {
-            let (phase, number) = (range.phase, range.number);
-            let over = self.guarded(|worker| {
-                let control = control::look(worker.connection, worker.ledger, worker.run.run_id, phase);
-                if control.asked_to_stop || control.state != "running" || control.pace > worker.orders_of {
-                    return Ok(true);
-                }
-                let Some(now) = holds(worker)? else { return Ok(true) };
-                // A short rest is over before anybody could see it.
-                if !shown && (reason != "batch_pause" || milliseconds >= 1000) {
-                    control::show_throttle(
-                        worker.connection,
-                        worker.ledger,
-                        worker.run.run_id,
-                        number,
-                        reason,
-                        &now,
-                    );
-                    shown = true;
-                }
-                // Noted from the start, so that a cancel does not lose it.
-                worker.note_wait(waiting, reason, now, began.elapsed(), at);
-                waiting = true;
-                Ok(false)
-            })?;
-            self.commit()?;
-            let left = milliseconds.saturating_sub(i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX));
-            if over || left <= 0 {
-                if let Some(wait) = self.waits.last_mut().filter(|_| waiting) {
-                    wait.length = began.elapsed();
-                }
-                break;
-            }
-            self.sleep(left.min(LOOK_EVERY))?;
-            backends::reload_settings();
-        }
-        if shown {
-            let number = range.number;
-            self.guarded(|worker| {
-                worker.keep_waits();
-                control::hide_throttle(worker.connection, worker.ledger, worker.run.run_id, number);
-                Ok(())
-            })?;
-            self.commit()?;
-        }
-        Ok(())
-    }
-
-    /// Takes note of a wait, or of how long the last one is by now.
-    fn note_wait(&mut self, same: bool, reason: &'static str, value: String, length: Duration, began: i64) {
-        match self.waits.last_mut().filter(|_| same) {
-            Some(wait) => (wait.value, wait.length) = (value, length),
-            None => self.waits.push(Wait {
-                reason,
-                value,
-                length,
-                began,
-            }),
-        }
-    }
-
-    /// Waits for other sessions, and notes it.
-    pub(super) fn rest(&mut self, reason: &'static str, value: String, milliseconds: i64) -> Result<()> {
-        let began = Instant::now();
-        let at = control::now();
-        self.sleep(milliseconds)?;
-        // One wait for one reason, however often it was looked whether it is over.
-        let last = self
-            .waits
-            .last()
-            .filter(|wait| wait.reason == reason && reason != "lock");
-        let (before, began_at) = last.map_or((Duration::ZERO, at), |wait| (wait.length, wait.began));
-        let same = last.is_some();
-        self.note_wait(same, reason, value, before + began.elapsed(), began_at);
-        Ok(())
-    }
-
-    fn sleep(&mut self, milliseconds: i64) -> Result<()> {
-        self.guarded(|_| {
-            backends::sleep(milliseconds);
-            Ok(())
-        })
-    }
-
-    /// Runs `work` in a subtransaction of its own; an error gives up the claim, says in the run's row what stopped it,
-    /// and is raised.
-    pub(super) fn guarded<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
-        match self.attempt(work)? {
-            Ok(done) => Ok(done),
-            Err(contention) => self.stop(contention),
-        }
-    }
-
-    /// As [`Worker::guarded`], but another transaction that stood in the way is handed back, to be tried again.
-    pub(super) fn attempt<R>(
-        &mut self,
-        work: impl FnOnce(&mut Self) -> Result<R>,
-    ) -> Result<std::result::Result<R, Failure>> {
-        let worker = &mut *self;
-        let outcome = in_own_context(|| attempt(|| with_snapshot(|| work(worker))));
-        match outcome {
-            Ok(done) => Ok(Ok(done)),
-            Err(failure) if failure.is_contention() => {
-                // Locks that the attempt took go with the transaction.
-                self.commit()?;
-                Ok(Err(failure))
-            }
-            Err(failure) => self.stop(failure),
-        }
-    }
-
-    fn stop<R>(&mut self, failure: Failure) -> Result<R> {
-        self.note_stop(&failure);
-        failure.rethrow()
-    }
-
-    /// Writes down what stopped the run, as well as that is still possible. A cancel is nobody's fault: the run is
-    /// interrupted, not failed.
-    fn note_stop(&mut self, failure: &Failure) {
-        let worker = &mut *self;
-        let (sqlstate, message) = (failure.sqlstate(), failure.message());
-        let noted = in_own_context(|| {
-            attempt(|| {
-                if !sqlstate.starts_with("57") {
-                    control::set_failed(worker.connection, worker.ledger, worker.run.run_id, &sqlstate, message);
-                }
-                worker.leave();
-                worker.keep_waits();
-                Ok(())
-            })
-        });
-        if noted.is_ok() {
-            commit(self.connection);
-        }
-        pgrx::log!(
-            "media_assets run={} job={} event=stopped role={} sqlstate={} message={:?}",
-            self.run.run_id,
-            self.run.job,
-            user::current_name(),
-            sqlstate,
-            message
-        );
-    }
-
-    /// Commits. A commit that fails has rolled back; then the claim is given up, too.
-    pub(super) fn commit(&mut self) -> Result<()> {
-        // Before PostgreSQL 15 nothing can be done after a commit that failed.
-        if cfg!(any(feature = "pg13", feature = "pg14")) {
-            commit(self.connection);
-            return Ok(());
-        }
-        match catching(|| commit(self.connection)) {
-            Ok(()) => Ok(()),
-            Err(failure) => self.stop(failure),
-        }
     }
 }
 

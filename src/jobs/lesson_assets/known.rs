@@ -10,6 +10,7 @@ use super::Item;
 use crate::engine::key_set::{hash, Build, KeySet, KeyedRows};
 use crate::engine::relation::Relation;
 use crate::jobs::asset_tables::Tables;
+use crate::jobs::lesson_triggers::reserved;
 use crate::postgres::arrays;
 use crate::postgres::spi::{Connection, Mode, Statement};
 
@@ -29,6 +30,9 @@ pub struct Known<'r> {
     /// Ids that this slice gave to assets of its own making.
     created: HashSet<AssetId>,
     makes_ids: bool,
+    /// An item with a reserved id is taken to have no asset yet. Where another session has made one meanwhile, the unique
+    /// constraint says so.
+    pub trusts_reservations: bool,
 }
 
 impl<'r> Known<'r> {
@@ -40,7 +44,17 @@ impl<'r> Known<'r> {
             keyed,
             created: HashSet::new(),
             makes_ids,
+            trusts_reservations: false,
         }
+    }
+
+    /// Takes for granted that an asset exists and has this key: it is not looked up.
+    pub fn trust(&mut self, organization: &str, id: AssetId, canonical_key: &str) {
+        let stored = Stored {
+            key: Some(hash(organization, canonical_key.as_bytes())),
+            has_byte_size: false,
+        };
+        self.by_id.insert(hash(organization, &id), stored);
     }
 
     pub fn of<'k>(&'k mut self, organization: &'k str) -> OfOrganization<'k, 'r> {
@@ -107,21 +121,24 @@ impl lesson::Known for OfOrganization<'_, '_> {
     }
 
     fn create<J>(&mut self, media: &Media<'_, J>) -> Option<AssetId> {
-        let id = self.known.makes_ids.then(|| *uuid::Uuid::now_v7().as_bytes());
+        let key = hash(self.organization, media.canonical_key.as_bytes());
+        let id = self
+            .known
+            .makes_ids
+            .then(|| media.asset_id.filter(|id| reserved::is_for(*id, key)))
+            .map(|reserved| reserved.unwrap_or_else(|| *uuid::Uuid::now_v7().as_bytes()));
         let found = Found {
             id,
             has_byte_size: media.byte_size.is_some(),
         };
-        self.known
-            .by_key
-            .insert(hash(self.organization, media.canonical_key.as_bytes()), found);
+        self.known.by_key.insert(key, found);
         self.known.created.extend(id);
         self.created = true;
         id
     }
 }
 
-fn has_size(assets: &Relation) -> &'static str {
+pub fn has_size(assets: &Relation) -> &'static str {
     if assets.has("byte_size") {
         "a.byte_size IS NOT NULL"
     } else {
@@ -156,11 +173,14 @@ impl LookUps {
         let keyed_assets = tables.assets.as_ref().filter(|assets| assets.has("canonical_key"));
         let by_key = keyed_assets.map(find_by_key);
         let by_id = tables.assets.as_ref().map(|assets| {
+            // The organization is compared outside of LIMIT: inside, a plan made for a small table reads all assets of the
+            // organization for each id.
             Statement::new(format!(
                 "SELECT u.n, a.key, a.has_size
                  FROM ROWS FROM (pg_catalog.unnest($1::{organization}[]), pg_catalog.unnest($2)) WITH ORDINALITY u(org, id, n)
-                 CROSS JOIN LATERAL (SELECT {key}::pg_catalog.text AS key, {has_size} AS has_size FROM {table} a
-                                     WHERE a.id = u.id AND a.organization_id = u.org LIMIT 1) a",
+                 CROSS JOIN LATERAL (SELECT {key}::pg_catalog.text AS key, {has_size} AS has_size, a.organization_id FROM {table} a
+                                     WHERE a.id = u.id LIMIT 1) a
+                 WHERE a.organization_id = u.org",
                 organization = assets.type_of("organization_id"),
                 key = if assets.has("canonical_key") { "a.canonical_key" } else { "NULL" },
                 has_size = has_size(assets),
@@ -214,6 +234,8 @@ impl LookUps {
                     item.normalized.asset_id()?,
                 ))
             })
+            .filter(|(organization, id)| known.by_id.is_empty() || !known.by_id.contains_key(&hash(organization, id)))
+            .filter(|(_, id)| !known.trusts_reservations || !reserved::is_waiting(*id))
             .collect();
         if ids.is_empty() {
             return;
@@ -263,7 +285,12 @@ impl LookUps {
                 .asset_id
                 .and_then(|id| known.by_id.get(&hash(organization, &id)))
                 .is_some_and(|stored| stored.key == Some(key));
-            if !settled_by_id && asked.insert(key) && known.planned.get(organization, &media.canonical_key).is_none() {
+            let is_reserved = known.trusts_reservations && media.asset_id.is_some_and(|id| reserved::is_for(id, key));
+            if !settled_by_id
+                && !is_reserved
+                && asked.insert(key)
+                && known.planned.get(organization, &media.canonical_key).is_none()
+            {
                 match known_keys.map_or(Knowledge::Unknown, |known_keys| known_keys.of(key)) {
                     Knowledge::Exists(found) => drop(known.by_key.insert(key, found)),
                     Knowledge::Missing => {}

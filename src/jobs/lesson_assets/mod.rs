@@ -1,18 +1,18 @@
 //! Lesson media → assets: reads lessons, decides their items, writes assets, usages and `assetId`s.
 
-mod known;
+pub(super) mod deciding;
+pub(super) mod known;
 mod known_keys;
 pub mod program;
-mod read;
+pub(super) mod read;
 mod settled;
 pub mod undo_log;
-mod write;
+pub(super) mod write;
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use media_assets_core::jobs::lesson::{decide, normalize, AssetId, Counters, Found, Normalized, Outcome, Reason, Slot};
-use media_assets_core::json::{Json, Kind};
+use media_assets_core::jobs::lesson::{AssetId, Counters, Found, Normalized, Outcome, Slot};
 
 use super::asset_keys::AssetKeys;
 use super::asset_tables::Tables;
@@ -24,6 +24,7 @@ use crate::error::Result;
 use crate::postgres::jsonb::JsonbRef;
 use crate::postgres::spi::{Connection, Mode};
 use crate::settings::LogDecisions;
+use deciding::{decide_items, items_of_lessons};
 use known::{Known, LookUps};
 use known_keys::KnownKeys;
 use read::{Lesson, Page};
@@ -81,7 +82,7 @@ pub struct Decided {
     pub lessons: Vec<Lesson>,
     pub items: Vec<Item>,
     /// Indexes of the items whose assets are created, one for each asset.
-    creating: Vec<usize>,
+    pub(super) creating: Vec<usize>,
     /// Lessons that were passed over.
     settled: i64,
     /// How the lessons are left is to be written down.
@@ -91,11 +92,26 @@ pub struct Decided {
 }
 
 impl Decided {
+    /// What was decided, with nothing written yet.
+    pub(super) fn new(lessons: Vec<Lesson>, items: Vec<Item>, creating: Vec<usize>) -> Self {
+        Decided {
+            lessons,
+            items,
+            creating,
+            settled: 0,
+            marks: false,
+            written: Written::default(),
+        }
+    }
+
     /// Puts the ids that a trigger of the user's gave in the place of ours.
-    fn rename_assets(&mut self, renamed: &HashMap<AssetId, AssetId>) {
+    pub(super) fn rename_assets(&mut self, renamed: &HashMap<AssetId, AssetId>) {
         for item in &mut self.items {
-            if let Outcome::Eligible { asset, .. } = &mut item.outcome {
-                asset.id = asset.id.map(|id| renamed.get(&id).copied().unwrap_or(id));
+            if let Outcome::Eligible { asset, patch, .. } = &mut item.outcome {
+                if let Some(id) = asset.id.and_then(|id| renamed.get(&id)) {
+                    asset.id = Some(*id);
+                    *patch = true;
+                }
             }
         }
     }
@@ -142,7 +158,7 @@ impl LessonAssets {
         execute: bool,
     ) -> Result<Self> {
         let settled = match scope.skip_settled {
-            true => Some(Settled::new(connection, tables)),
+            true => Some(Settled::new(connection, tables, scope.is_whole())),
             false => None,
         };
         Ok(LessonAssets {
@@ -317,64 +333,20 @@ impl Job for LessonAssets {
 }
 
 impl Item {
-    fn has_writes(&self) -> bool {
+    pub(super) fn has_writes(&self) -> bool {
         matches!(self.outcome, Outcome::Eligible { patch, .. } if patch || !self.usage_exists)
     }
 }
 
 impl LessonAssets {
     fn decide_lessons(&mut self, connection: &Connection, mode: Mode, lessons: Vec<Lesson>, again: bool) -> Decided {
-        let mut items = Vec::new();
-        for (index, lesson) in lessons.iter().enumerate() {
-            for (slot, column) in [(Slot::Video, &lesson.videos), (Slot::Document, &lesson.documents)] {
-                let Some(column) = column else { continue };
-                items_of(column.value_in_context(), |position, element| {
-                    items.push(Item {
-                        lesson: index,
-                        slot,
-                        position,
-                        normalized: normalize(slot, element),
-                        outcome: Outcome::Skipped(Reason::Malformed),
-                        usage_exists: false,
-                    });
-                });
-            }
-        }
+        let mut items = items_of_lessons(&lessons);
         let mut known = Known::new(&self.planned, &self.keyed, mode == Mode::Write);
         let known_keys = (!again).then_some(&self.known_keys);
         self.look_ups
             .assets(connection, mode, &lessons, &items, &mut known, known_keys);
-        let mut creating = Vec::new();
-        for (index, item) in items.iter_mut().enumerate() {
-            item.outcome = match lessons[item.lesson].organization.as_deref() {
-                None => decide(&item.normalized, None::<&mut known::OfOrganization<'_, '_>>),
-                Some(organization) => {
-                    let mut own = known.of(organization);
-                    let outcome = decide(&item.normalized, Some(&mut own));
-                    if own.created {
-                        creating.push(index);
-                    }
-                    outcome
-                }
-            };
-        }
+        let creating = decide_items(&lessons, &mut items, &mut known);
         self.look_ups.usages(connection, mode, &lessons, &mut items, &known);
-        Decided {
-            lessons,
-            items,
-            creating,
-            settled: 0,
-            marks: false,
-            written: Written::default(),
-        }
-    }
-}
-
-/// Calls `each` with the items of a column: none for JSON null, one malformed one for anything else but an array.
-fn items_of<'a>(column: JsonbRef<'a>, mut each: impl FnMut(i32, Option<JsonbRef<'a>>)) {
-    match column.kind() {
-        Kind::Null => {}
-        Kind::Array => (0..column.len()).for_each(|index| each(index as i32, column.at(index))),
-        _ => each(0, None),
+        Decided::new(lessons, items, creating)
     }
 }

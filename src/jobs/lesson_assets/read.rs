@@ -21,7 +21,15 @@ pub struct Scope {
     pub skip_settled: bool,
 }
 
+impl Scope {
+    /// Whether lessons of every organization are in it, so that the lessons of a slice are neighbours.
+    pub fn is_whole(&self) -> bool {
+        self.organization_id.is_none() && self.buckets.are_all()
+    }
+}
+
 /// A lesson as it was read. The media are borrowed from the slice's memory.
+#[derive(Default)]
 pub struct Lesson {
     pub id: String,
     pub organization: Option<String>,

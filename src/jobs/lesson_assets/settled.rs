@@ -16,7 +16,7 @@ use crate::engine::{rights, Stale};
 use crate::error::{not_prepared, Result};
 use crate::jobs::asset_tables::{extension_schema, has_index_on, Tables};
 use crate::postgres::jsonb::Jsonb;
-use crate::postgres::spi::{Connection, Mode, Statement};
+use crate::postgres::spi::{Connection, Mode, Rows, Statement};
 use crate::postgres::{arrays, write_flag};
 
 /// The table, as a caller has it.
@@ -25,6 +25,10 @@ pub const STATE: &str = "lesson_media_state";
 /// The statements over the state of lessons.
 pub struct Settled {
     ids_are_uuids: bool,
+    /// The state of a slice is read as a range of ids, since all lessons between its first and its last are its own.
+    reads_range: bool,
+    /// So are its usages: the texts of uuids have the order of the uuids.
+    counts_range: bool,
     /// `None` in a dry run that has no such table yet: nothing is settled.
     read: Option<Statement>,
     count: Option<Statement>,
@@ -80,22 +84,36 @@ impl Settled {
         }
     }
 
-    pub fn new(connection: &Connection, tables: &Tables) -> Self {
+    /// `all` says that the run looks at every lesson, not at those of some organizations only.
+    pub fn new(connection: &Connection, tables: &Tables, all: bool) -> Self {
+        let counts_range = all && tables.lesson_ids_are_uuids();
+        let not_greater = &tables.lesson_order.not_greater;
+        let id_type = tables.lesson.type_of("id");
         let state = tables
             .state
             .as_ref()
             .filter(|state| STATE_COLUMNS.iter().all(|column| state.has(column)));
-        let id_type = tables.lesson.type_of("id");
+        let read = |table: &str| {
+            Statement::new(if all {
+                format!(
+                    "SELECT t.lesson_id::pg_catalog.text, t.fingerprint FROM {table} t
+                     WHERE $1::{id_type} {not_greater} t.lesson_id AND t.lesson_id {not_greater} $2::{id_type} AND t.rule_version = $3"
+                )
+            } else {
+                format!(
+                    "SELECT t.lesson_id::pg_catalog.text, t.fingerprint FROM pg_catalog.unnest($1::{id_type}[]) u(id)
+                     CROSS JOIN LATERAL (SELECT t.lesson_id, t.fingerprint FROM {table} t
+                                         WHERE t.lesson_id = u.id AND t.rule_version = $2 LIMIT 1) t"
+                )
+            })
+        };
+        let count = |usages| count_statement(connection, usages, tables.assets.as_ref(), counts_range);
         Settled {
             ids_are_uuids: tables.lesson_ids_are_uuids(),
-            read: state.map(|state| {
-                Statement::new(format!(
-                    "SELECT u.n, t.fingerprint FROM pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n)
-                     CROSS JOIN LATERAL (SELECT t.fingerprint FROM {} t WHERE t.lesson_id = u.id AND t.rule_version = $2 LIMIT 1) t",
-                    state.sql_name
-                ))
-            }),
-            count: tables.usages.as_ref().map(|usages| count_statement(connection, usages, tables.assets.as_ref())),
+            reads_range: all,
+            counts_range,
+            read: state.map(|state| read(&state.sql_name)),
+            count: tables.usages.as_ref().map(count),
             upsert: state.map(|state| {
                 Statement::new(format!(
                     "INSERT INTO {} AS t (lesson_id, fingerprint, rule_version, run_id)
@@ -112,25 +130,26 @@ impl Settled {
     /// Takes the settled ones out of `lessons`; gives their number.
     pub fn pass_over(&self, connection: &Connection, mode: Mode, lessons: &mut Vec<Lesson>) -> i64 {
         let Some(read) = &self.read else { return 0 };
-        let ids = arrays::ids(
-            self.ids_are_uuids,
-            lessons.iter().map(|lesson| Some(lesson.id.as_str())),
-        );
-        let rows = connection.run(read, mode, &[ids.into(), RULE_VERSION.into()]);
+        let (Some(first), Some(last)) = (lessons.first(), lessons.last()) else {
+            return 0;
+        };
+        let rows = if self.reads_range {
+            let parameters = [first.id.as_str().into(), last.id.as_str().into(), RULE_VERSION.into()];
+            connection.run(read, mode, &parameters)
+        } else {
+            let ids = lessons.iter().map(|lesson| Some(lesson.id.as_str()));
+            let parameters = [arrays::ids(self.ids_are_uuids, ids).into(), RULE_VERSION.into()];
+            connection.run(read, mode, &parameters)
+        };
         if rows.is_empty() {
             return 0;
         }
-        let known: HashMap<usize, i64> = (0..rows.len())
-            .filter_map(|row| Some((rows.get::<i64>(row, 0)? as usize - 1, rows.get(row, 1)?)))
-            .collect();
+        let known = numbers(&rows);
         let counts = self.counts(connection, mode, lessons);
         let before = lessons.len();
-        let mut index = 0;
         lessons.retain(|lesson| {
-            let usages = counts.get(lesson.id.as_str()).copied().unwrap_or(0);
-            let settled = known.get(&index) == Some(&fingerprint(lesson, lesson.videos, lesson.documents, usages));
-            index += 1;
-            !settled
+            let usages = counts.get(&lesson.id).copied().unwrap_or(0);
+            known.get(&lesson.id) != Some(&fingerprint(lesson, lesson.videos, lesson.documents, usages))
         });
         (before - lessons.len()) as i64
     }
@@ -161,17 +180,26 @@ impl Settled {
         let Some(count) = &self.count else {
             return HashMap::new();
         };
-        let ids = arrays::text(lessons.iter().map(|lesson| Some(lesson.id.as_str())));
-        let rows = connection.run(count, mode, &[ids.into()]);
-        (0..rows.len())
-            .filter_map(|row| Some((rows.text(row, 0)?, rows.get(row, 1)?)))
-            .collect()
+        let ids = || lessons.iter().map(|lesson| lesson.id.as_str());
+        let rows = if self.counts_range {
+            connection.run(count, mode, &[ids().min().into(), ids().max().into()])
+        } else {
+            connection.run(count, mode, &[arrays::text(ids().map(Some)).into()])
+        };
+        numbers(&rows)
     }
+}
+
+/// A number for each id.
+fn numbers(rows: &Rows) -> HashMap<String, i64> {
+    (0..rows.len())
+        .filter_map(|row| Some((rows.text(row, 0)?, rows.get(row, 1)?)))
+        .collect()
 }
 
 const STATE_COLUMNS: [&str; 4] = ["lesson_id", "fingerprint", "rule_version", "run_id"];
 
-fn count_statement(connection: &Connection, usages: &Relation, assets: Option<&Relation>) -> Statement {
+fn count_statement(connection: &Connection, usages: &Relation, assets: Option<&Relation>, range: bool) -> Statement {
     // A foreign key keeps an asset that has a usage; without one a usage of nothing does not count.
     let of_assets = match assets {
         Some(assets) if !usages.references(connection, assets) => {
@@ -182,11 +210,16 @@ fn count_statement(connection: &Connection, usages: &Relation, assets: Option<&R
         }
         _ => String::new(),
     };
+    let target = usages.type_of("target_id");
+    let of_lessons = if range {
+        format!("s.target_id >= $1::{target} AND s.target_id <= $2::{target}")
+    } else {
+        format!("s.target_id = ANY ($1::{target}[])")
+    };
     Statement::new(format!(
         "SELECT s.target_id::pg_catalog.text, pg_catalog.count(*) FROM {} s
-         WHERE s.target_id = ANY ($1::{}[]) AND s.target_type = 'lesson'{of_assets} GROUP BY s.target_id",
-        usages.sql_name,
-        usages.type_of("target_id")
+         WHERE {of_lessons} AND s.target_type = 'lesson'{of_assets} GROUP BY s.target_id",
+        usages.sql_name
     ))
 }
 

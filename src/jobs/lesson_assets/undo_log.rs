@@ -1,9 +1,11 @@
 //! What a written slice leaves in the ledger: changes for undo, and decisions.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 
 use media_assets_core::jobs::lesson::{AssetId, Outcome, Slot};
 use media_assets_core::json::Json;
+use siphasher::sip::SipHasher13;
 
 use super::{Decided, Item};
 use crate::engine::journal::Changes;
@@ -14,7 +16,7 @@ use crate::settings::LogDecisions;
 
 /// `uuids` are assets that the run made.
 pub const ASSET_CREATED: &str = "asset_created";
-/// `ids` or `uuids` are usages that the run made, `assets` what they are of.
+/// `ids` or `uuids` are usages that the run made, `assets` what they are of, `positions` the [`place_hash`] of where.
 pub const USAGE_CREATED: &str = "usage_created";
 /// `ids` or `uuids` are lessons; the item at `positions` of the column got `assets` as its assetId. `before` is the JSON
 /// text of the value that it had, NULL where it had none.
@@ -29,9 +31,28 @@ pub enum UsageId {
 /// What the tables gave to what was written.
 #[derive(Default)]
 pub struct Written {
-    pub usages: Vec<(UsageId, AssetId)>,
+    /// Each with its asset and the hash of its place.
+    pub usages: Vec<(UsageId, AssetId, i32)>,
     /// New videos and documents of the lessons that were patched, by their place in the slice.
     pub patched: Patched,
+}
+
+/// In the place of a [`place_hash`]: nobody knows where the usage was put.
+pub const ANYWHERE: i32 = 0;
+
+/// Four bytes that tell a usage that was moved from one that is where the run put it. The same for ever: ledgers keep it.
+pub fn place_hash(target_type: &str, target_id: &str, slot_type: &str, position: i32) -> i32 {
+    let mut hasher = SipHasher13::new();
+    for text in [target_type, target_id, slot_type] {
+        hasher.write(text.as_bytes());
+        // No text holds this byte.
+        hasher.write(&[0xFF]);
+    }
+    hasher.write(&position.to_le_bytes());
+    match hasher.finish() as i32 {
+        ANYWHERE => 1,
+        hash => hash,
+    }
 }
 
 /// A lesson's new videos and documents, where they changed.
@@ -58,12 +79,13 @@ pub fn changes(tables: &Tables, decided: &Decided, changes: &mut Changes) {
     }
     let usage_ids_are_uuids = usages.is_of_type("id", pgrx::pg_sys::UUIDOID);
     let made = changes.of(USAGE_CREATED, &usages.sql_name, None, usage_ids_are_uuids);
-    for (id, asset) in &decided.written.usages {
+    for (id, asset, place) in &decided.written.usages {
         match id {
             UsageId::Uuid(id) => made.ids.push_uuid(*id),
             UsageId::Text(id) => made.ids.push_text(id),
         }
         made.assets.push(*asset);
+        made.positions.push(*place);
     }
     let lesson_ids_are_uuids = tables.lesson_ids_are_uuids();
     for (lesson, items) in decided.each_lesson() {
@@ -114,7 +136,7 @@ pub fn decisions(decided: &Decided, level: LogDecisions, decisions: &mut Vec<Dec
                 position: Some(item.position),
                 outcome,
                 action,
-                reason,
+                reason: reason.map(Into::into),
             });
         }
     }

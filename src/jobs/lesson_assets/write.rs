@@ -11,7 +11,7 @@ use media_assets_core::jobs::lesson::{AssetId, Media, Normalized, Outcome, Slot}
 
 use super::known::find_by_key;
 use super::read::Lesson;
-use super::undo_log::{Patched, PatchedColumns, UsageId};
+use super::undo_log::{place_hash, Patched, PatchedColumns, UsageId, ANYWHERE};
 use super::{Decided, Item};
 use crate::engine::Stale;
 use crate::jobs::asset_tables::{Tables, ASSET_COLUMNS};
@@ -175,7 +175,7 @@ impl Writer {
     }
 
     /// Keeps the reused assets that get a usage from being deleted meanwhile.
-    fn share(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
+    pub fn share(&self, connection: &Connection, decided: &Decided) -> Result<(), Stale> {
         let Some(share_assets) = &self.share_assets else {
             return Ok(());
         };
@@ -204,7 +204,11 @@ impl Writer {
     }
 
     /// Gives the ids that a trigger of the user's replaced, by ours.
-    fn create_assets(&self, connection: &Connection, decided: &Decided) -> Result<HashMap<AssetId, AssetId>, Stale> {
+    pub fn create_assets(
+        &self,
+        connection: &Connection,
+        decided: &Decided,
+    ) -> Result<HashMap<AssetId, AssetId>, Stale> {
         let mut new: Vec<(&str, &Media<'static, JsonbRef<'static>>, AssetId)> = decided
             .creating
             .iter()
@@ -267,8 +271,12 @@ impl Writer {
             .collect())
     }
 
-    /// Gives the new usages' ids, each with its asset.
-    fn create_usages(&self, connection: &Connection, decided: &Decided) -> Result<Vec<(UsageId, AssetId)>, Stale> {
+    /// Gives the new usages' ids, each with its asset and its place.
+    pub fn create_usages(
+        &self,
+        connection: &Connection,
+        decided: &Decided,
+    ) -> Result<Vec<(UsageId, AssetId, i32)>, Stale> {
         let new: Vec<(&Item, AssetId)> = decided
             .items
             .iter()
@@ -303,13 +311,17 @@ impl Writer {
                 } else {
                     UsageId::Text(rows.text(row, 0)?)
                 };
-                Some((id, rows.uuid(row, 1)?))
+                // Rows come back in the order in which they went in.
+                let (item, asset) = new[row];
+                let place = place_hash("lesson", &lesson(item).id, item.slot.name(), item.position);
+                let given = rows.uuid(row, 1)?;
+                Some((id, given, if given == asset { place } else { ANYWHERE }))
             })
             .collect())
     }
 
     /// Gives the new columns of the lessons that were patched.
-    fn patch(&self, connection: &Connection, decided: &Decided) -> Result<Patched, Stale> {
+    pub fn patch(&self, connection: &Connection, decided: &Decided) -> Result<Patched, Stale> {
         let mut all = Patched::new();
         for (index, (lesson, items)) in decided.each_lesson().enumerate() {
             let patched = |slot, column: Option<Jsonb>| {
@@ -370,6 +382,26 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Whether a foreign key keeps an asset with a usage from going.
+    pub fn usages_keep_assets(&self) -> bool {
+        self.share_assets.is_none()
+    }
+
+    /// Writes the media columns of one lesson that are given.
+    pub fn set_media(&self, connection: &Connection, id: &str, videos: Option<Jsonb>, documents: Option<Jsonb>) {
+        for (statement, column) in [(&self.update_videos, videos), (&self.update_documents, documents)] {
+            if let Some(column) = column {
+                let parameters = [
+                    arrays::ids(self.ids_are_uuids, std::iter::once(Some(id))).into(),
+                    arrays::jsonb(std::iter::once(Some(column.datum()))).into(),
+                ];
+                connection.run(statement, Mode::Write, &parameters);
+            }
+        }
+    }
+}
+
 fn expect(rows: usize, wanted: usize) -> Result<(), Stale> {
     if rows == wanted {
         Ok(())
@@ -378,7 +410,7 @@ fn expect(rows: usize, wanted: usize) -> Result<(), Stale> {
     }
 }
 
-fn asset_of(item: &Item) -> Option<AssetId> {
+pub fn asset_of(item: &Item) -> Option<AssetId> {
     match item.outcome {
         Outcome::Eligible { asset, .. } => asset.id,
         Outcome::Skipped(_) => None,

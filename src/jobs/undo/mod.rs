@@ -20,6 +20,7 @@ use crate::engine::ledger::decisions::Decision;
 use crate::engine::ledger::Ledger;
 use crate::engine::{Job, Stale, Tally};
 use crate::error::Result;
+use crate::jobs::lesson_assets::undo_log::USAGE_CREATED;
 use crate::postgres::spi::{Connection, Mode};
 use crate::settings::LogDecisions;
 
@@ -34,6 +35,8 @@ pub struct Element {
     /// The text of the row's id.
     pub id: String,
     pub position: Option<i32>,
+    /// The hash of where the run put a usage.
+    place: Option<i32>,
     pub asset: Option<[u8; 16]>,
     /// What the value was.
     pub before: Option<String>,
@@ -188,14 +191,14 @@ impl Undo {
             connection,
             Mode::Read,
             "SELECT w.change_id, v.place, w.relation, w.column_name, v.id, v.position, v.asset, v.before, v.after
-             FROM (SELECT c.*, least(cardinality(coalesce(c.ids, c.uuids::text[])), CASE WHEN c.change_id = $3 THEN $4 END) AS top
+             FROM (SELECT c.*, least(coalesce(cardinality(c.ids), cardinality(c.uuids)), CASE WHEN c.change_id = $3 THEN $4 END) AS top
                    FROM ~backfill_changes c
                    WHERE c.run_id = $1 AND c.action = $2 AND (c.change_id < $3 OR (c.change_id = $3 AND $4 > 0))
                    ORDER BY c.change_id DESC LIMIT 1) w
              CROSS JOIN LATERAL (SELECT greatest(w.top - $5 + 1, 1) AS low) b
              CROSS JOIN LATERAL (
                  SELECT b.low + u.n::integer - 1 AS place, u.*
-                 FROM ROWS FROM (unnest((coalesce(w.ids, w.uuids::text[]))[b.low:w.top]), unnest(w.positions[b.low:w.top]),
+                 FROM ROWS FROM (unnest(coalesce(w.ids[b.low:w.top], w.uuids[b.low:w.top]::text[])), unnest(w.positions[b.low:w.top]),
                                  unnest(w.assets[b.low:w.top]), unnest(w.before[b.low:w.top]), unnest(w.after[b.low:w.top]))
                       WITH ORDINALITY u(id, position, asset, before, after, n)) v
              ORDER BY v.place DESC",
@@ -207,6 +210,7 @@ impl Undo {
                 (i32::try_from(limit).unwrap_or(i32::MAX)).into(),
             ],
         );
+        let of_usages = self.kind.action() == USAGE_CREATED;
         (0..rows.len())
             .map(|row| Element {
                 change: rows.get(row, 0).unwrap_or(0),
@@ -214,7 +218,8 @@ impl Undo {
                 relation: rows.text(row, 2).unwrap_or_default(),
                 column: rows.text(row, 3),
                 id: rows.text(row, 4).unwrap_or_default(),
-                position: rows.get(row, 5),
+                position: rows.get(row, 5).filter(|_| !of_usages),
+                place: rows.get(row, 5).filter(|_| of_usages),
                 asset: rows.uuid(row, 6),
                 before: rows.text(row, 7),
                 after: rows.text(row, 8),
@@ -355,7 +360,7 @@ impl Job for Undo {
                 position: element.position,
                 outcome,
                 action,
-                reason: fate.reason(),
+                reason: fate.reason().map(Into::into),
             });
         }
     }

@@ -9,13 +9,18 @@ use super::{Counters, Element, Fate, Kind};
 use crate::engine::relation::Relation;
 use crate::engine::Stale;
 use crate::error::Result;
-use crate::jobs::lesson_assets::undo_log::USAGE_CREATED;
+use crate::jobs::lesson_assets::undo_log::{place_hash, ANYWHERE, USAGE_CREATED};
 use crate::postgres::spi::{Connection, Mode, Parameter, Statement};
 use crate::postgres::{arrays, write_flag};
+
+/// Target type, target, slot, position.
+type Place = (String, String, String, i32);
 
 pub struct Usages {
     uses: Rc<RefCell<Uses>>,
     ids_are_uuids: bool,
+    /// Where the usages of the present slice are now.
+    places: Vec<Option<Place>>,
     read: Statement,
     references: References,
     lock: Statement,
@@ -32,16 +37,22 @@ impl Usages {
             uses: Rc::clone(uses),
             ids_are_uuids: usages.is_of_type("id", pgrx::pg_sys::UUIDOID),
             read: Statement::new(format!(
-                "SELECT u.n, s.asset_id FROM pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n) JOIN {table} s ON s.id = u.id"
+                "SELECT u.n, s.asset_id, s.target_type::pg_catalog.text, s.target_id::pg_catalog.text, s.slot_type::pg_catalog.text,
+                        s.position::pg_catalog.int4
+                 FROM pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n) JOIN {table} s ON s.id = u.id"
             )),
+            places: Vec::new(),
             references: References::find(connection, usages, None)?,
             lock: Statement::new(format!(
                 "SELECT 1 FROM pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n) JOIN {table} s ON s.id = u.id
                  ORDER BY s.id FOR UPDATE OF s"
             )),
             delete: Statement::new(format!(
-                "DELETE FROM {table} s USING ROWS FROM (pg_catalog.unnest($1::{id_type}[]), pg_catalog.unnest($2)) u(id, asset)
-                 WHERE s.id = u.id AND s.asset_id = u.asset"
+                "DELETE FROM {table} s USING ROWS FROM (pg_catalog.unnest($1::{id_type}[]), pg_catalog.unnest($2), pg_catalog.unnest($3),
+                     pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)) u(id, asset, target_type, target_id, slot_type, place)
+                 WHERE s.id = u.id AND s.asset_id = u.asset AND s.target_type::pg_catalog.text = u.target_type
+                   AND s.target_id::pg_catalog.text = u.target_id AND s.slot_type::pg_catalog.text = u.slot_type
+                   AND s.position::pg_catalog.int4 = u.place"
             )),
         })
     }
@@ -66,11 +77,26 @@ impl Kind for Usages {
 
     fn decide(&mut self, connection: &Connection, mode: Mode, elements: &[Element]) -> Vec<Fate> {
         let mut fates = vec![Fate::Already; elements.len()];
+        self.places = vec![None; elements.len()];
         let rows = connection.run(&self.read, mode, &[self.ids(elements.iter())]);
         for row in 0..rows.len() {
             if let Some(n) = rows.get::<i64>(row, 0) {
                 let index = n as usize - 1;
-                fates[index] = if rows.uuid(row, 1) == elements[index].asset {
+                let text = |column| rows.text(row, column);
+                self.places[index] = text(2)
+                    .zip(text(3))
+                    .zip(text(4))
+                    .zip(rows.get(row, 5))
+                    .map(|(((target_type, target), slot), position)| (target_type, target, slot, position));
+                let is_there = self.places[index]
+                    .as_ref()
+                    .is_some_and(|(target_type, target, slot, position)| {
+                        let now = place_hash(target_type, target, slot, *position);
+                        elements[index]
+                            .place
+                            .is_none_or(|place| place == now || place == ANYWHERE)
+                    });
+                fates[index] = if is_there && rows.uuid(row, 1) == elements[index].asset {
                     Fate::Undo
                 } else {
                     Fate::Conflict("usage_changed")
@@ -102,9 +128,20 @@ impl Kind for Usages {
                 return Err(Stale);
             }
         }
+        let places: Vec<&Place> = self
+            .places
+            .iter()
+            .zip(fates)
+            .filter(|(_, fate)| **fate == Fate::Undo)
+            .filter_map(|(place, _)| place.as_ref())
+            .collect();
         let parameters = [
             self.ids(undone.iter().copied()),
             arrays::uuid(undone.iter().map(|element| element.asset)).into(),
+            arrays::text(places.iter().map(|place| Some(place.0.as_str()))).into(),
+            arrays::text(places.iter().map(|place| Some(place.1.as_str()))).into(),
+            arrays::text(places.iter().map(|place| Some(place.2.as_str()))).into(),
+            arrays::int4(places.iter().map(|place| Some(place.3))).into(),
         ];
         let deleted = write_flag::while_writing(|| connection.run(&self.delete, Mode::Write, &parameters)).len();
         if deleted == undone.len() {

@@ -1,0 +1,1 @@
+CALL run_backfill('lesson_assets', 500, true);

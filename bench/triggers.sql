@@ -1,0 +1,85 @@
+-- What the lesson triggers cost, with 100,000 lessons in one statement: each pair of figures is with and without them.
+--   psql -X -q -v lessons=100000 -v items=3 -v rounds=3 -v script=/tmp/rounds.sql -f bench/triggers.sql      in an empty database with the extension
+-- "set-based" writes the final rows of lesson, assets and asset_usages from tables that hold them, in three statements.
+\set ON_ERROR_STOP on
+SET media_assets.progress = off;
+SET client_min_messages = warning;
+CREATE SCHEMA bench_triggers;
+SET search_path = bench_triggers, public;
+CREATE TABLE "group" (id int PRIMARY KEY, organization_id uuid);
+CREATE TABLE course (id int PRIMARY KEY, group_id int);
+CREATE TABLE lesson (id uuid PRIMARY KEY, course_id int, title text, videos jsonb, documents jsonb, updated_at timestamptz DEFAULT now());
+INSERT INTO "group" SELECT n, md5('organization ' || n)::uuid FROM generate_series(1, 20) n;
+INSERT INTO course SELECT n, 1 + n % 20 FROM generate_series(1, 1000) n;
+SELECT count(*) FROM create_asset_tables() \g /dev/null
+
+-- Lessons as a client writes them, with new media; and such whose media's assets exist.
+CREATE TABLE fresh AS
+SELECT md5('lesson ' || n)::uuid AS id, 1 + n % 1000 AS course_id, 'Lesson ' || n AS title,
+       (SELECT jsonb_agg(jsonb_build_object('type', 'upload', 'key', format('uploads/2026/%s-%s.mp4', n, i), 'fileName', format('Recording %s.mp4', i),
+                                            'size', 1000 * n, 'metadata', jsonb_build_object('duration', 61.5, 'mimeType', 'video/mp4')))
+        FROM generate_series(1, :items - 1) i) AS videos,
+       jsonb_build_array(jsonb_build_object('key', format('papers/%s.pdf', n), 'name', 'Notes', 'type', 'pdf')) AS documents
+FROM generate_series(1, :lessons) n;
+
+CREATE TABLE raw (what text, way text, seconds numeric);
+CREATE PROCEDURE measure(what text, way text, VARIADIC statements text[]) LANGUAGE plpgsql AS $$
+DECLARE start timestamptz; statement text;
+BEGIN
+  COMMIT;
+  start := clock_timestamp();
+  FOREACH statement IN ARRAY statements LOOP EXECUTE statement; END LOOP;
+  COMMIT;
+  INSERT INTO raw VALUES (what, way, extract(epoch FROM clock_timestamp() - start));
+  COMMIT;
+END $$;
+
+-- The final rows, once.
+SELECT count(*) FROM attach_lesson_triggers(true) \g /dev/null
+INSERT INTO lesson (id, course_id, title, videos, documents) SELECT * FROM fresh;
+ANALYZE;
+SELECT severity, finding, count(*) FROM verify_lesson_assets() GROUP BY 1, 2;
+CREATE TABLE final_lesson AS SELECT id, course_id, title, videos, documents FROM lesson;
+CREATE TABLE final_assets AS SELECT * FROM assets;
+CREATE TABLE final_usages AS SELECT organization_id, asset_id, target_type, target_id, slot_type, slot_key, "position" FROM asset_usages;
+VACUUM ANALYZE;
+
+SELECT format($$
+SELECT count(*) FROM detach_lesson_triggers(true);
+TRUNCATE lesson, assets, asset_usages; CHECKPOINT;
+CALL measure('new media', 'set-based', 'INSERT INTO assets SELECT * FROM final_assets',
+  'INSERT INTO asset_usages (organization_id, asset_id, target_type, target_id, slot_type, slot_key, "position") SELECT * FROM final_usages',
+  'INSERT INTO lesson (id, course_id, title, videos, documents) SELECT * FROM final_lesson');
+TRUNCATE lesson, assets, asset_usages; CHECKPOINT;
+SELECT count(*) FROM attach_lesson_triggers(true);
+CALL measure('new media', 'triggers', 'INSERT INTO lesson (id, course_id, title, videos, documents) SELECT * FROM fresh');
+VACUUM ANALYZE;
+CALL measure('title only', 'triggers', 'UPDATE lesson SET title = title || ''.''');
+VACUUM lesson; CHECKPOINT;
+CALL measure('media touched, assets exist', 'triggers', 'UPDATE lesson SET videos = jsonb_set(videos, ''{0,fileName}'', ''"Renamed %1$s.mp4"'')');
+VACUUM lesson; CHECKPOINT;
+CALL measure('course_id of another course', 'triggers', 'UPDATE lesson SET course_id = 1 + (course_id + 19) %% 1000');
+VACUUM lesson; CHECKPOINT;
+SELECT count(*) FROM detach_lesson_triggers(true);
+CALL measure('title only', 'none', 'UPDATE lesson SET title = title || ''.''');
+VACUUM lesson; CHECKPOINT;
+CALL measure('media touched, assets exist', 'none', 'UPDATE lesson SET videos = jsonb_set(videos, ''{0,fileName}'', ''"Renamed again %1$s.mp4"'')');
+VACUUM lesson; CHECKPOINT;
+CALL measure('course_id of another course', 'none', 'UPDATE lesson SET course_id = 1 + (course_id + 19) %% 1000');
+TRUNCATE lesson, assets, asset_usages; INSERT INTO assets SELECT * FROM final_assets; CHECKPOINT;
+CALL measure('insert, assets exist', 'none', 'INSERT INTO lesson (id, course_id, title, videos, documents) SELECT * FROM fresh');
+TRUNCATE lesson; CHECKPOINT;
+CALL measure('insert, assets exist', 'set-based',
+  'INSERT INTO asset_usages (organization_id, asset_id, target_type, target_id, slot_type, slot_key, "position") SELECT * FROM final_usages',
+  'INSERT INTO lesson (id, course_id, title, videos, documents) SELECT * FROM final_lesson');
+TRUNCATE lesson, asset_usages; CHECKPOINT;
+SELECT count(*) FROM attach_lesson_triggers(true);
+CALL measure('insert, assets exist', 'triggers', 'INSERT INTO lesson (id, course_id, title, videos, documents) SELECT * FROM fresh');
+VACUUM lesson; CHECKPOINT;
+CALL measure('delete', 'triggers', 'DELETE FROM lesson');
+$$, n) FROM generate_series(1, :rounds) n \g (format=unaligned tuples_only=on) :script
+\o /dev/null
+\i :script
+\o
+SELECT what, way, round(percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::numeric, 2) AS "median s", string_agg(round(seconds, 2)::text, ' ') AS runs
+FROM raw GROUP BY what, way ORDER BY 1, 2;
