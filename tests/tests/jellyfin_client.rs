@@ -36,7 +36,7 @@ fn published_board(server: &Server, rows: u32) -> (Database, Session) {
 }
 
 fn exists(number: u32) -> bool {
-    number % 7 != 0
+    !number.is_multiple_of(7)
 }
 
 /// What Jellyfin says to a request for items, by ids or by name.

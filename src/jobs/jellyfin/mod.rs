@@ -266,7 +266,7 @@ impl Job for JellyfinMetadata {
                 Outcome::Enriched(_) if level < LogDecisions::Changed => continue,
                 Outcome::Enriched(_) if row.queued => ("eligible", Some("enrich_and_queue"), None),
                 Outcome::Enriched(_) => ("eligible", Some("enrich"), None),
-                Outcome::Skipped(reason) => ("skipped", None, Some(reason.name())),
+                Outcome::Skipped(reason) => ("skipped", None, Some(reason.name().into())),
                 Outcome::Failed => continue,
             };
             decisions.push(Decision {
