@@ -69,7 +69,7 @@ pub fn create(connection: &Connection) -> Result<Vec<Step>> {
                     "CREATE TABLE {table} (
     uuid pg_catalog.uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
     collection_uuid pg_catalog.uuid NOT NULL REFERENCES {collections} (uuid) ON DELETE RESTRICT,
-    canonical_key pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    canonical_key pg_catalog.text COLLATE pg_catalog.\"C\" NOT NULL,
     uri pg_catalog.text,
     title pg_catalog.text,
     season pg_catalog.int4,
