@@ -22,7 +22,8 @@ SELECT set_has(
   $$VALUES ('asset_canonical_key'), ('asset_key_version'), ('canonical_url'), ('parse_media_link'), ('infer_mime_type'), ('infer_asset_kind'),
            ('normalize_path'), ('enricher_checksum'), ('content_signature'), ('normalize_lesson_media'), ('backfill_lesson_assets'),
            ('explain_lesson_assets'), ('verify_lesson_assets'), ('create_asset_tables'), ('prepare_asset_tables'), ('check_asset_tables'),
-           ('dedupe_asset_usages'), ('backfill_asset_keys')$$,
+           ('dedupe_asset_usages'), ('backfill_asset_keys'), ('create_ingest_tables'), ('ingest_decision'), ('ingest_collection'),
+           ('explain_ingest_collection'), ('ingest_result'), ('discover_files'), ('plex_items'), ('rekey_collection'), ('verify_collection_assets')$$,
   'every function of the pages is there');
 
 -- Pure functions. STRICT unless the page says otherwise.
