@@ -27,7 +27,8 @@ SELECT set_has(
            ('undo_backfill'), ('explain_undo'), ('backfill_report'),
            ('create_media_tables'), ('backfill_i2v_thumbnails'), ('explain_i2v_thumbnails'), ('verify_i2v_thumbnails'),
            ('create_scene_tables'), ('extend_scene_tables'), ('backfill_s3_assets'), ('explain_s3_assets'), ('verify_s3_assets'),
-           ('import_dynamodb_items'), ('import_convex_documents')$$,
+           ('import_dynamodb_items'), ('import_convex_documents'), ('create_ingest_tables'), ('ingest_decision'), ('ingest_collection'),
+           ('explain_ingest_collection'), ('ingest_result'), ('discover_files'), ('plex_items'), ('rekey_collection'), ('verify_collection_assets')$$,
   'every function of the pages is there');
 
 -- Pure functions. STRICT unless the page says otherwise.

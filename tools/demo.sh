@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The main job on a sample school, in two acts, in database media_assets_demo on a throw-away server: dry run, execution
+# The main job on a sample school, in three acts, in database media_assets_demo on a throw-away server: dry run, execution
 # and verification (demo/*.sql); then a committing run that is watched, killed, resumed and taken back
-# (demo/second_act/*.sql).
+# (demo/second_act/*.sql); at last a small media tree, made on the spot, is ingested, changed and ingested again
+# (demo/ingest/*.sql).
 #
 #   tools/demo.sh          show it
 #   tools/demo.sh clean    remove what it left
@@ -49,6 +50,19 @@ for _ in $(seq 100); do
   sleep 0.1
 done
 session demo/second_act/[4-9]*.sql
+
+# Files of the server: where it, whoever it runs as, can read them.
+tree=$(mktemp -d)
+trap 'kill "$run" 2>/dev/null || true; rm -rf "$tree"' EXIT
+chmod 755 "$tree"
+mkdir -p "$tree/Show/Season 01"
+for episode in 1 2 3 4; do echo "episode $episode" >"$tree/Show/Season 01/Show - S01E0$episode.mkv"; done
+touch -d 2025-01-01T00:00:00Z "$tree/Show/Season 01/"*
+session <(printf "\\set tree '%s'\n" "$tree") demo/ingest/10_*.sql
+echo "another cut of episode 1" >"$tree/Show/Season 01/Show - S01E01.mkv"
+mv "$tree/Show/Season 01/Show - S01E03.mkv" "$tree/Show/Season 01/Show - S01E03 - Title.mkv"
+rm "$tree/Show/Season 01/Show - S01E04.mkv"
+session <(printf "\\set tree '%s'\n" "$tree") demo/ingest/20_*.sql
 
 cat <<END
 Left behind to look around in: a private PostgreSQL $major server with database $database.

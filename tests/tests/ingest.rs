@@ -378,3 +378,48 @@ fn undo_leaves_alone_what_somebody_changed_since() {
         assert!(session.is_true("SELECT last_ingest_time IS NULL FROM collections"));
     });
 }
+
+#[test]
+fn gates_start_and_end_of_a_run_are_logged_with_its_id() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        create_tables(&mut session);
+        add_collection(&mut session, "TV");
+        session.run("INSERT INTO items (locator) VALUES ('/m/a'); SET client_min_messages = log; SET media_assets.progress = off");
+        let logged = |session: &mut Session| -> Vec<String> {
+            let notices = session.take_notices();
+            let ours = notices.iter().map(|notice| notice.message().to_owned());
+            ours.filter(|message| message.starts_with("media_assets run="))
+                .collect()
+        };
+        session.take_notices();
+        let run = session.text("SELECT run_id FROM ingest_collection('TV', 'items', true)");
+        let line = |what: &str| format!("media_assets run={run} job=collection_ingest event={what}");
+        assert_eq!(
+            logged(&mut session),
+            [
+                line("validated gates=collection,prerequisites,scope"),
+                line("started"),
+                line("finished"),
+                line("committed")
+            ]
+        );
+        session.run("BEGIN");
+        let run = session.text("SELECT run_id FROM ingest_collection('TV', 'items', true)");
+        session.run("ROLLBACK");
+        let lines = logged(&mut session);
+        assert_eq!(
+            lines.last(),
+            Some(&format!(
+                "media_assets run={run} job=collection_ingest event=rolled_back"
+            ))
+        );
+        assert!(!lines.iter().any(|line| line.ends_with("event=committed")), "{lines:?}");
+        session.fails("42704", "SELECT * FROM ingest_collection('Nothing', 'items', true)");
+        assert_eq!(
+            logged(&mut session),
+            ["media_assets run=- job=collection_ingest event=refused cause=collection_not_found"]
+        );
+    });
+}

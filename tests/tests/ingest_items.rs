@@ -1,6 +1,7 @@
 //! Items as they come: odd tables, odd values, failing rows, rights, other sessions; importers, key drift, verification.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use media_assets_tests::ingest::{add_collection, contents, counters, create_tables, INGEST_COUNTERS};
@@ -415,6 +416,24 @@ fn files_of_the_server_are_discovered_and_ingested() {
             both(session, "'TV', 'files', title => 'Show', season => 1, episode => 2"),
             "discovered=1 skipped=1"
         );
+        // What the server cannot read makes the list incomplete: nobody reconciles by it.
+        let locked = root.join("locked");
+        fs::create_dir(&locked).expect("a directory");
+        fs::write(locked.join("x.mkv"), "").expect("a file");
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).expect("a mode");
+        let unread =
+            session.number("SELECT count(*) FROM files WHERE locator IS NULL AND metadata ->> 'problem' <> ''");
+        if unread == 1 {
+            assert_eq!(both(session, "'TV', 'files'"), "discovered=3 skipped=2 failed=1");
+            session.fails_with_hint(
+                "55000",
+                "SELECT * FROM ingest_collection('TV', 'files', true, reconcile => true)",
+            );
+        } else {
+            // a server that runs as root may read everything
+            assert_eq!(session.number("SELECT count(*) FROM files"), 3);
+        }
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).expect("a mode");
         fs::remove_dir_all(&root).expect("removed");
         session.fails_with_hint("58P01", &format!("SELECT * FROM discover_files({path})"));
         session.fails_with_hint("22023", "SELECT * FROM discover_files('relative')");
@@ -441,5 +460,40 @@ fn a_plex_library_becomes_items() {
             "/z/y"
         );
         assert_eq!(session.number("SELECT count(*) FROM plex_items('5')"), 0);
+    });
+}
+
+#[test]
+fn a_hundred_thousand_files_are_discovered_in_bounded_memory() {
+    with_collection(|_, database, session, _| {
+        let root = std::env::temp_dir().join(unique("media_assets_many"));
+        for folder in 0..100 {
+            let inside = root.join(format!("Show {folder}/Season 01"));
+            fs::create_dir_all(&inside).expect("a directory");
+            for file in 0..1000 {
+                fs::File::create(inside.join(format!("Show {folder} - S01E{file:03} - A name of a usual length.mkv")))
+                    .expect("a file");
+            }
+        }
+        let path = literal(root.to_str().expect("utf-8"));
+        // what is asked for spills to disk; what stays of the walk is one directory
+        session.run("SET work_mem = '1MB'");
+        let used = "SELECT sum(total_bytes) FROM pg_backend_memory_contexts";
+        let before = session.number(used);
+        let mut watcher = database.session();
+        assert_eq!(
+            session.number(&format!("SELECT count(DISTINCT locator) FROM discover_files({path})")),
+            100_000
+        );
+        assert!(session.number(used) - before < 4 << 20, "nothing is left behind");
+        let pid = session.process_id();
+        let peak = watcher.text(&format!("SELECT pg_read_file('/proc/{pid}/status')"));
+        let peak: i64 = peak
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok())
+            .expect("the kernel's figure");
+        assert!(peak < 64 << 10, "{peak} kB");
+        fs::remove_dir_all(&root).expect("removed");
     });
 }
