@@ -275,7 +275,7 @@ impl Job for JellyfinMetadata {
                 position: None,
                 outcome,
                 action,
-                reason: reason.map(Into::into),
+                reason,
             });
         }
     }
