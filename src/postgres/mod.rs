@@ -7,6 +7,7 @@ pub mod backends;
 pub mod invalidation;
 pub mod jsonb;
 pub mod memory;
+pub mod message;
 pub mod patch;
 pub mod record;
 pub mod row_set;
