@@ -43,7 +43,7 @@ impl Failures {
     fn add<J: Job>(&mut self, failure: &RowFailure) -> Result<()> {
         self.count += 1;
         if self.count <= MOST_WARNINGS {
-            pgrx::warning!(
+            crate::postgres::message::warning!(
                 "{}: {} {} could not be written: {} (SQLSTATE {})",
                 J::NAME,
                 J::ROW,
@@ -52,7 +52,7 @@ impl Failures {
                 failure.sqlstate
             );
             if self.count == MOST_WARNINGS {
-                pgrx::warning!("{}: further failures are counted and not named", J::NAME);
+                crate::postgres::message::warning!("{}: further failures are counted and not named", J::NAME);
             }
         }
         if self.count > settings::max_failures() {

@@ -67,7 +67,7 @@ impl Progress {
             Some(total) => format!(" of about {}", total.max(done)),
             None => String::new(),
         };
-        pgrx::info!("{}: {} {}{} done, {:.0}/s{}", self.job, done, self.rows, of, rate, rest);
+        crate::postgres::message::info!("{}: {} {}{} done, {:.0}/s{}", self.job, done, self.rows, of, rate, rest);
     }
 }
 

@@ -182,7 +182,7 @@ fn stored_program(connection: &Connection, ledger: &Ledger, run: &Run) -> Result
 }
 
 fn work(connection: &Connection, ledger: &Ledger, program: &dyn Program, run: &Run) -> Result<(), ErrorReport> {
-    pgrx::log!(
+    crate::postgres::message::log!(
         "media_assets run={} job={} event=started role={} batch={}",
         run.run_id,
         run.job,
@@ -193,16 +193,20 @@ fn work(connection: &Connection, ledger: &Ledger, program: &dyn Program, run: &R
     let run_id = run.run_id;
     match end {
         End::Finished if !crate::settings::progress() => {}
-        End::Finished => pgrx::info!("run {run_id} finished: SELECT backfill_report({run_id});"),
-        End::Paused => pgrx::notice!("run {run_id} is paused; to go on: CALL resume_backfill({run_id});"),
-        End::Failed => pgrx::notice!(
+        End::Finished => crate::postgres::message::info!("run {run_id} finished: SELECT backfill_report({run_id});"),
+        End::Paused => {
+            crate::postgres::message::notice!("run {run_id} is paused; to go on: CALL resume_backfill({run_id});")
+        }
+        End::Failed => crate::postgres::message::notice!(
             "run {run_id} was stopped by an error in another session; to go on: CALL resume_backfill({run_id});"
         ),
         End::Cancelled => {
-            pgrx::notice!("run {run_id} is cancelled; to take it back: SELECT * FROM undo_backfill({run_id}, true);")
+            crate::postgres::message::notice!(
+                "run {run_id} is cancelled; to take it back: SELECT * FROM undo_backfill({run_id}, true);"
+            )
         }
     }
-    pgrx::log!("media_assets run={} job={} event={}", run_id, run.job, end.name());
+    crate::postgres::message::log!("media_assets run={} job={} event={}", run_id, run.job, end.name());
     Ok(())
 }
 
@@ -253,7 +257,7 @@ fn dry_run(connection: &Connection, job: &str, given: GivenOptions, how: &Option
         .into_iter()
         .filter_map(|(name, value)| Some(format!("{name}={}", value?)))
         .collect();
-    pgrx::info!("{job} dry run: {}", row.join(" "));
+    crate::postgres::message::info!("{job} dry run: {}", row.join(" "));
     Ok(())
 }
 

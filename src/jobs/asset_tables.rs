@@ -389,7 +389,7 @@ pub fn load_found(connection: &Connection, found: Found, execute: bool) -> Resul
             .iter()
             .map(|problem| format!("{}: {}", problem.relation, problem.problem))
             .collect();
-        pgrx::notice!("before executing, run {}  -- {}", first.ddl, what.join("; "));
+        crate::postgres::message::notice!("before executing, run {}  -- {}", first.ddl, what.join("; "));
     }
     ready(connection, found, false)
 }

@@ -49,7 +49,7 @@ impl KeysProgram {
         if execute {
             asset_tables::raise(&problems)?;
         } else if let Some(first) = problems.first() {
-            pgrx::notice!(
+            crate::postgres::message::notice!(
                 "before executing, run {}  -- {}: {}",
                 first.ddl,
                 first.relation,

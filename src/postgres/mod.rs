@@ -8,6 +8,7 @@ pub mod cursor;
 pub mod invalidation;
 pub mod jsonb;
 pub mod memory;
+pub mod message;
 pub mod patch;
 pub mod record;
 pub mod row_set;

@@ -60,7 +60,7 @@ impl Worker<'_> {
         if noted.is_ok() {
             commit(self.connection);
         }
-        pgrx::log!(
+        crate::postgres::message::log!(
             "media_assets run={} job={} event=stopped role={} sqlstate={} message={:?}",
             self.run.run_id,
             self.run.job,

@@ -78,7 +78,7 @@ impl Settled {
                 prepare,
             )),
             Some((_, what)) => {
-                pgrx::notice!("before executing with skip_settled, run {prepare}  -- {what}");
+                crate::postgres::message::notice!("before executing with skip_settled, run {prepare}  -- {what}");
                 Ok(())
             }
         }

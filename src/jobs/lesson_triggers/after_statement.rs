@@ -129,7 +129,9 @@ impl Statement {
 
 /// The trigger cannot work at all: the first lessons of the statement are named in the ledger.
 fn left_alone(ids: &[String], state: &str, message: &str) {
-    pgrx::warning!("media_assets: the lesson triggers cannot do their work: {message} (SQLSTATE {state})");
+    crate::postgres::message::warning!(
+        "media_assets: the lesson triggers cannot do their work: {message} (SQLSTATE {state})"
+    );
     let decisions = ids.iter().map(|id| failed(id, state)).collect();
     record(decisions);
 }
@@ -143,7 +145,7 @@ fn forget_all(call: &TriggerCall) {
         });
     });
     if let Err(failure) = outcome {
-        pgrx::warning!(
+        crate::postgres::message::warning!(
             "media_assets: the usages of lessons were left: {} (SQLSTATE {})",
             failure.message(),
             failure.sqlstate()
