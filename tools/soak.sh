@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # The tests that break runs off at random moments, or let sessions meet by chance, for as many rounds as asked.
 #
-#   tools/soak.sh [TEST…]      resume, workers and quarantine, or some of them
+#   tools/soak.sh [TEST…]      resume, workers, quarantine and jellyfin_client, or some of them
 #
-# MEDIA_ASSETS_SOAK: rounds of each, 200 by default. MAJOR: PostgreSQL 15 (default), 16 or 18.
+# MEDIA_ASSETS_SOAK: rounds of each, 200 by default. MEDIA_ASSETS_SOAK_JELLYFIN: rows to publish through a server with faults,
+# 10000 by default; MEDIA_ASSETS_SOAK_SEED: other faults. MAJOR: PostgreSQL 15 (default), 16 or 18.
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 major=${MAJOR:-15}
 server=soak
-export MEDIA_ASSETS_SOAK=${MEDIA_ASSETS_SOAK:-200}
+export MEDIA_ASSETS_SOAK=${MEDIA_ASSETS_SOAK:-200} MEDIA_ASSETS_SOAK_JELLYFIN=${MEDIA_ASSETS_SOAK_JELLYFIN:-10000}
 tests=("$@")
-if [ ${#tests[@]} = 0 ]; then tests=(resume workers quarantine); fi
+if [ ${#tests[@]} = 0 ]; then tests=(resume workers quarantine jellyfin_client); fi
 
 cd "$root"
 trap 'tools/server.sh down "$major" "$server" >/dev/null 2>&1 || true' EXIT

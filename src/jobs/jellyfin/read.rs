@@ -77,7 +77,7 @@ impl<'i> Known<JsonbRef<'i>> for Fetched<'i> {
     }
 }
 
-/// Columns id, row, items, seen, reason and next attempt of the last skip.
+/// Columns id, row, items, seen, reason of the last skip.
 pub struct Page {
     rows: Rows,
 }
@@ -145,11 +145,11 @@ impl Reader {
                 )
             }
         };
-        let (skip, skipped) = match &tables.skips {
-            None => ("s.reason, s.next_attempt_at", "(VALUES (NULL::pg_catalog.text, NULL::pg_catalog.timestamptz, NULL::pg_catalog.int8)) s(reason, next_attempt_at, seen)".to_owned()),
-            Some(skips) => (
-                "s.reason, s.next_attempt_at",
-                format!("LATERAL (SELECT s.reason, s.next_attempt_at, s.seen FROM {} s WHERE s.row_id = b.id LIMIT 1) s", skips.sql_name),
+        let skipped = match &tables.skips {
+            None => "(VALUES (NULL::pg_catalog.text, NULL::pg_catalog.timestamptz, NULL::pg_catalog.int8)) s(reason, next_attempt_at, seen)".to_owned(),
+            Some(skips) => format!(
+                "LATERAL (SELECT s.reason, s.next_attempt_at, s.seen FROM {} s WHERE s.row_id = b.id LIMIT 1) s",
+                skips.sql_name
             ),
         };
         // The time is the transaction's, as in the skip itself: a run never meets a skip of its own again.
@@ -175,7 +175,7 @@ impl Reader {
                  ELSE false END)"
         );
         let select = format!(
-            "SELECT b.id::pg_catalog.int8, r.board_row, w.items, f.seen, {skip}
+            "SELECT b.id::pg_catalog.int8, r.board_row, w.items, f.seen, s.reason
              FROM {board} b
              CROSS JOIN LATERAL (SELECT {board_row} AS board_row OFFSET 0) r
              CROSS JOIN LATERAL {extension}jellyfin_lookup(r.board_row) k
