@@ -18,7 +18,7 @@ use crate::postgres::jsonb::{Jsonb, JsonbRef};
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
 use crate::postgres::{arrays, write_flag};
 use crate::settings::LogDecisions;
-use known::{fingerprint, Loader, Store};
+use known::{columns, fingerprint, Loader, Row, Store};
 pub use tables::Tables;
 
 impl Tally for Counters {
@@ -68,7 +68,7 @@ pub struct Decided {
     read: BTreeMap<String, i64>,
 }
 
-/// Columns id, thumbnail_url, thumbnail_urls.
+/// Columns: the id, then those of [`Row::read`].
 pub struct Page {
     rows: Rows,
 }
@@ -84,6 +84,8 @@ pub struct Thumbnails {
     these: Statement,
     check: Statement,
     write: Statement,
+    /// What the page says of the slice's videos is out of date: load them anew.
+    reload: bool,
 }
 
 impl Thumbnails {
@@ -97,8 +99,9 @@ impl Thumbnails {
             .map_or_else(String::new, |condition| format!(" AND {condition}"));
         // Concatenated, so that no index on type is taken in the place of the primary key's order.
         let select = format!(
-            "SELECT m.id::pg_catalog.text, m.thumbnail_url::pg_catalog.text, m.thumbnail_urls FROM {media} m
-             WHERE m.type::pg_catalog.text || '' = 'video'"
+            "SELECT m.id::pg_catalog.text, {} FROM {media} m
+             WHERE m.type::pg_catalog.text || '' = 'video'",
+            columns(tables)
         );
         Thumbnails {
             loader: Loader::new(tables),
@@ -133,6 +136,7 @@ impl Thumbnails {
             tables: Rc::clone(tables),
             allow_private_sources,
             bound,
+            reload: false,
         }
     }
 
@@ -243,20 +247,26 @@ impl Job for Thumbnails {
 
     fn weight(page: &Page, index: usize) -> usize {
         // Its sources bring about as much.
-        4096 + 2 * page.rows.raw_size(index, 2)
+        4096 + 2 * (page.rows.raw_size(index, 4) + page.rows.raw_size(index, 6))
     }
 
     fn decide(&mut self, connection: &Connection, mode: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
         let lacks = |row: usize| {
-            is_missing_url(page.rows.text(row, 1).as_deref())
-                || Map::read(page.rows.get::<Jsonb>(row, 2).as_ref().map(Jsonb::value)).is_missing()
+            is_missing_url(page.rows.text(row, 3).as_deref())
+                || Map::read(page.rows.get::<Jsonb>(row, 4).as_ref().map(Jsonb::value)).is_missing()
         };
         let lacking: Vec<bool> = (from..to).map(lacks).collect();
-        let ids = (from..to).zip(&lacking).filter(|(_, lacks)| **lacks);
-        // Loaded anew: since the page was read an earlier slice or somebody else may have written them.
-        let store = self
-            .loader
-            .load(connection, mode, ids.map(|(row, _)| Self::id(page, row)).collect());
+        let mut store = Store::default();
+        let reload = std::mem::take(&mut self.reload);
+        let mut ids = Vec::new();
+        for (row, _) in (from..to).zip(&lacking).filter(|(_, lacks)| **lacks) {
+            let id = Self::id(page, row);
+            if !reload {
+                store.put(id.clone(), Row::read(&page.rows, row, 1));
+            }
+            ids.push(id);
+        }
+        self.loader.load(connection, mode, &mut store, ids);
         let mut decided = Decided {
             verdicts: Vec::with_capacity(to - from),
             counters: Counters::default(),
@@ -287,6 +297,8 @@ impl Job for Thumbnails {
         _: usize,
         mut decided: Decided,
     ) -> std::result::Result<Decided, Stale> {
+        // Whatever goes wrong from here on, the next decision must not rest on the present reading.
+        self.reload = true;
         let mut given: Vec<&mut Verdict> = decided
             .verdicts
             .iter_mut()
@@ -319,6 +331,7 @@ impl Job for Thumbnails {
                 given[n as usize - 1].after = Some([1, 2, 3, 4].map(|column| rows.text(row, column)));
             }
         }
+        self.reload = false;
         Ok(decided)
     }
 
