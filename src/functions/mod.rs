@@ -4,6 +4,7 @@ mod identity;
 mod importers;
 mod ingest;
 mod ingest_keys;
+mod ingest_rules;
 mod keys;
 mod lesson;
 mod report;
