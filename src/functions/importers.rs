@@ -85,10 +85,12 @@ fn columns(found: &Found, problems: &Cell<i64>) -> [Option<Datum>; 9] {
         Found::Problem(problem) => {
             problems.set(problems.get() + 1);
             if problems.get() <= MOST_WARNINGS {
-                pgrx::warning!("discover_files: {}: {}", problem.path, problem.what);
+                crate::postgres::message::warning!("discover_files: {}: {}", problem.path, problem.what);
             }
             if problems.get() == MOST_WARNINGS {
-                pgrx::warning!("discover_files: further problems are in the rows without a locator and not named");
+                crate::postgres::message::warning!(
+                    "discover_files: further problems are in the rows without a locator and not named"
+                );
             }
             let mut columns = [None; 9];
             let metadata = format!(

@@ -1,9 +1,6 @@
 //! Collection ingest as functions: the decision, the run, what it would do, what it did.
 
-use media_assets_core::jobs::collection_ingest::{
-    self as rules, check_insert, check_update, AssetState, Content, Counters, Guarded, Outcome, Violation,
-};
-use pgrx::datum::TimestampWithTimeZone;
+use media_assets_core::jobs::collection_ingest::{self as rules, Counters, Outcome};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::Datum;
 use pgrx::prelude::*;
@@ -13,7 +10,7 @@ use crate::engine::ledger::record::{NewRun, Recorder, RunMode};
 use crate::engine::ledger::runs::Run;
 use crate::engine::ledger::Ledger;
 use crate::engine::{self, rights, Options, Tally};
-use crate::error::{invalid_argument, lifecycle_violation};
+use crate::error::invalid_argument;
 use crate::jobs::collection_ingest::call::{self, Asked, Collection};
 use crate::jobs::collection_ingest::items::{Fate, Items};
 use crate::jobs::collection_ingest::removals::{Removals, Removed};
@@ -42,122 +39,6 @@ fn create_ingest_tables(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorRep
         put_steps(&rows, &list, true);
         Ok(())
     })
-}
-
-/// The key of an item of a collection.
-#[pg_extern(immutable, parallel_safe)]
-fn collection_item_key(
-    source_type: Option<&str>,
-    locator: Option<&str>,
-    case_sensitive: default!(Option<bool>, "true"),
-) -> Option<String> {
-    rules::item_key(source_type?, locator?, case_sensitive.unwrap_or(true))
-}
-
-#[pg_extern(sql = r#"
-CREATE FUNCTION ingest_decision(found boolean, state text, is_deleted boolean, stored_signature text, stored_enricher_checksum text,
-    new_signature text, new_enricher_checksum text,
-    OUT action text, OUT reason text, OUT next_state text, OUT clears_approval boolean)
-IMMUTABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
-"#)]
-#[allow(clippy::too_many_arguments, reason = "they are the page's")]
-fn ingest_decision(
-    found: Option<bool>,
-    state: Option<&str>,
-    is_deleted: Option<bool>,
-    stored_signature: Option<&str>,
-    stored_enricher_checksum: Option<&str>,
-    new_signature: Option<&str>,
-    new_enricher_checksum: Option<&str>,
-    fcinfo: pg_sys::FunctionCallInfo,
-) -> Record {
-    let decision = rules::ingest_decision(
-        found.unwrap_or(false),
-        state.and_then(AssetState::parse),
-        is_deleted.unwrap_or(false),
-        stored_signature,
-        stored_enricher_checksum,
-        new_signature,
-        new_enricher_checksum,
-    );
-    form(
-        fcinfo,
-        &[
-            Some(text_datum(decision.action.name())),
-            Some(text_datum(decision.reason.name())),
-            decision.next_state.map(|state| text_datum(state.name())),
-            Some(Datum::from(decision.clears_approval)),
-        ],
-    )
-}
-
-#[pg_extern(sql = r#"
-CREATE FUNCTION check_collection_asset(new_state text, new_approved boolean, new_is_deleted boolean, new_hash text, new_size bigint,
-    new_mtime timestamptz, new_signature text, new_enricher_checksum text, old_state text DEFAULT NULL, old_approved boolean DEFAULT NULL,
-    old_is_deleted boolean DEFAULT NULL, old_hash text DEFAULT NULL, old_size bigint DEFAULT NULL, old_mtime timestamptz DEFAULT NULL,
-    old_signature text DEFAULT NULL, old_enricher_checksum text DEFAULT NULL)
-RETURNS void IMMUTABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
-"#)]
-#[allow(clippy::too_many_arguments, reason = "the guarded columns of the row, new and old")]
-fn check_collection_asset(
-    new_state: Option<&str>,
-    new_approved: Option<bool>,
-    new_is_deleted: Option<bool>,
-    new_hash: Option<&str>,
-    new_size: Option<i64>,
-    new_mtime: Option<TimestampWithTimeZone>,
-    new_signature: Option<&str>,
-    new_enricher_checksum: Option<&str>,
-    old_state: Option<&str>,
-    old_approved: Option<bool>,
-    old_is_deleted: Option<bool>,
-    old_hash: Option<&str>,
-    old_size: Option<i64>,
-    old_mtime: Option<TimestampWithTimeZone>,
-    old_signature: Option<&str>,
-    old_enricher_checksum: Option<&str>,
-) -> Result<(), ErrorReport> {
-    let new = Guarded {
-        state: state_of(new_state)?,
-        approved: new_approved.unwrap_or(false),
-        is_deleted: new_is_deleted.unwrap_or(false),
-        content: content(new_hash, new_size, new_mtime),
-        content_signature: new_signature,
-        enricher_checksum: new_enricher_checksum,
-    };
-    let verdict = match old_state {
-        None => check_insert(&new),
-        Some(old_state) => check_update(
-            &Guarded {
-                state: state_of(Some(old_state))?,
-                approved: old_approved.unwrap_or(false),
-                is_deleted: old_is_deleted.unwrap_or(false),
-                content: content(old_hash, old_size, old_mtime),
-                content_signature: old_signature,
-                enricher_checksum: old_enricher_checksum,
-            },
-            &new,
-        ),
-    };
-    verdict.map_err(|violation: Violation| lifecycle_violation(violation.message(), violation.hint()))
-}
-
-fn state_of(name: Option<&str>) -> Result<AssetState, ErrorReport> {
-    name.and_then(AssetState::parse).ok_or_else(|| {
-        lifecycle_violation(
-            format!("an asset has no state {}", name.unwrap_or("NULL")),
-            "States are new, enriching, ready and retired.",
-        )
-    })
-}
-
-/// Times are compared as they stand, infinite ones too.
-fn content<'a>(hash: Option<&'a str>, size: Option<i64>, mtime: Option<TimestampWithTimeZone>) -> Content<'a> {
-    Content {
-        hash: hash.map(std::borrow::Cow::Borrowed),
-        size,
-        mtime: mtime.map(TimestampWithTimeZone::into_inner),
-    }
 }
 
 /// What a run did, or would do.
@@ -218,11 +99,13 @@ fn run(
     if options.execute {
         ledger = Ledger::open(connection)?;
         let run_id = new_run(&tables, &collection, asked, options).start(connection, &ledger);
-        pgrx::log!("media_assets run={run_id} job={JOB} event=validated gates=collection,prerequisites,scope");
-        pgrx::log!("media_assets run={run_id} job={JOB} event=started");
+        crate::postgres::message::log!(
+            "media_assets run={run_id} job={JOB} event=validated gates=collection,prerequisites,scope"
+        );
+        crate::postgres::message::log!("media_assets run={run_id} job={JOB} event=started");
         transaction::at_end(
-            move || pgrx::log!("media_assets run={run_id} job={JOB} event=committed"),
-            move || pgrx::log!("media_assets run={run_id} job={JOB} event=rolled_back"),
+            move || crate::postgres::message::log!("media_assets run={run_id} job={JOB} event=committed"),
+            move || crate::postgres::message::log!("media_assets run={run_id} job={JOB} event=rolled_back"),
         );
         recorder = Some(Recorder::new(connection, &ledger, run_id));
     }
@@ -268,7 +151,7 @@ fn run(
             ingested.last_ingest_time = touch(connection, &tables, &ingested.collection, recorder)?;
             recorder.finish_function(connection, &counters.values(), rows, batches);
             ingested.run_id = Some(recorder.run_id);
-            pgrx::log!("media_assets run={} job={JOB} event=finished", recorder.run_id);
+            crate::postgres::message::log!("media_assets run={} job={JOB} event=finished", recorder.run_id);
         }
         None => ingested.last_ingest_time = last_ingest_time(connection, &tables, &ingested.collection),
     }
@@ -284,12 +167,14 @@ fn warn_of_unkeyable(fate: &Fate, count: &mut i64) {
     *count += 1;
     if *count <= MOST {
         match &fate.locator {
-            Some(locator) => pgrx::warning!("{JOB}: an item cannot be keyed, its locator is {locator:?}"),
-            None => pgrx::warning!("{JOB}: an item cannot be keyed, it has no locator"),
+            Some(locator) => {
+                crate::postgres::message::warning!("{JOB}: an item cannot be keyed, its locator is {locator:?}")
+            }
+            None => crate::postgres::message::warning!("{JOB}: an item cannot be keyed, it has no locator"),
         }
     }
     if *count == MOST {
-        pgrx::warning!("{JOB}: further items that cannot be keyed are counted and not named");
+        crate::postgres::message::warning!("{JOB}: further items that cannot be keyed are counted and not named");
     }
 }
 

@@ -5,6 +5,7 @@ mod import;
 mod importers;
 mod ingest;
 mod ingest_keys;
+mod ingest_rules;
 mod jellyfin;
 mod jellyfin_runs;
 mod keys;

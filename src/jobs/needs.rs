@@ -126,5 +126,5 @@ pub fn notice(problems: &[Problem]) {
         .iter()
         .map(|problem| format!("{}: {}", problem.relation, problem.problem))
         .collect();
-    pgrx::notice!("before executing, run {}  -- {}", first.ddl, what.join("; "));
+    crate::postgres::message::notice!("before executing, run {}  -- {}", first.ddl, what.join("; "));
 }

@@ -152,7 +152,7 @@ fn find(connection: &Connection, tables: &Tables, asked: &Asked, mode: Mode) -> 
 
 /// A closed gate: logged, and raised with the facts.
 pub fn refused(error: IngestError, asked: &Asked, collection: &str) -> pgrx::pg_sys::panic::ErrorReport {
-    pgrx::log!(
+    crate::postgres::message::log!(
         "media_assets run=- job={} event=refused cause={}",
         super::JOB,
         error.name()

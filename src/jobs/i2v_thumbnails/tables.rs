@@ -64,7 +64,7 @@ impl Tables {
         tables.check_rights(connection, execute)?;
         for column in ["job_id", "result_media_id"] {
             if !has_index_on(connection, &tables.jobs, column) {
-                pgrx::notice!(
+                crate::postgres::message::notice!(
                     "jobs are looked up without an index; run CREATE INDEX ON {} ({column});",
                     tables.jobs.base_sql_name
                 );

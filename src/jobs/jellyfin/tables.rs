@@ -166,7 +166,7 @@ impl Tables {
                     .iter()
                     .map(|problem| format!("{}: {}", problem.relation, problem.problem))
                     .collect();
-                pgrx::notice!("before executing, run {}  -- {}", first.ddl, what.join("; "));
+                crate::postgres::message::notice!("before executing, run {}  -- {}", first.ddl, what.join("; "));
             }
         }
         let Some(board) = found.board else {

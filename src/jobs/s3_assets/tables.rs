@@ -198,7 +198,7 @@ impl Tables {
         };
         tables.check_rights(connection, execute)?;
         if !has_index_on(connection, &tables.scenes, "session_id") {
-            pgrx::notice!(
+            crate::postgres::message::notice!(
                 "scenes are looked up without an index; run CREATE INDEX ON {} (session_id);",
                 tables.scenes.base_sql_name
             );
