@@ -398,9 +398,11 @@ fn nothing_that_sql_can_call_writes_the_ledger_as_it_is_told() {
             functions,
             [
                 "backfill_asset_keys",
+                "backfill_i2v_thumbnails",
                 "backfill_jellyfin_metadata",
                 "backfill_lesson_assets",
                 "backfill_report",
+                "backfill_s3_assets",
                 "backfill_worker_is_alive",
                 "cancel_backfill",
                 "explain_undo",
