@@ -11,6 +11,7 @@ packages=(
 )
 command -v python3 >/dev/null || packages+=(python3)
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
+command -v unzip >/dev/null || packages+=(unzip)
 
 missing_packages() {
   local package
