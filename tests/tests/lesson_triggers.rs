@@ -565,3 +565,46 @@ fn the_engines_own_writes_do_not_fire_them() {
         assert_consistent(&mut session);
     });
 }
+
+#[test]
+fn a_trigger_that_somebody_made_by_hand_writes_only_what_the_owner_owns() {
+    each_server(|server| {
+        let (database, mut session, application) = attached(server);
+        let owner = server.role(&database);
+        let other = server.role(&database);
+        // tables of another role, whose own triggers would run with the rights of the lesson table's owner
+        session.run(&format!(
+            "SELECT * FROM detach_lesson_triggers(true);
+             ALTER TABLE lesson OWNER TO {0}; ALTER TABLE assets OWNER TO {1}; ALTER TABLE asset_usages OWNER TO {1};
+             GRANT SELECT ON course, \"group\" TO {0};
+             GRANT ALL ON assets, asset_usages TO {0}; GRANT TRIGGER ON lesson TO {1}",
+            owner.name, other.name
+        ));
+        database.session_as(&other).run(
+            "CREATE TRIGGER own BEFORE INSERT ON lesson FOR EACH ROW EXECUTE FUNCTION lesson_before_row(
+                 'public.course', 'public.\"group\"', 'public.assets', 'public.asset_usages')",
+        );
+        database.session_as(&owner).run(&format!(
+            "INSERT INTO lesson (id, course_id, videos) VALUES ('{}', 1, '[{{\"type\": \"upload\", \"key\": \"w\"}}]')",
+            application.lesson(77)
+        ));
+        assert_eq!(session.number("SELECT count(*) FROM assets"), 0);
+        assert_eq!(
+            session.number(
+                "SELECT count(*) FROM lesson WHERE videos @> '[{\"key\": \"w\"}]' AND videos -> 0 -> 'assetId' IS NULL"
+            ),
+            1,
+            "the write itself goes well"
+        );
+        // the same trigger on tables of the owner's does write
+        session.run(&format!(
+            "ALTER TABLE assets OWNER TO {0}; ALTER TABLE asset_usages OWNER TO {0}",
+            owner.name
+        ));
+        database.session_as(&owner).run(&format!(
+            "INSERT INTO lesson (id, course_id, videos) VALUES ('{}', 1, '[{{\"type\": \"upload\", \"key\": \"x\"}}]')",
+            application.lesson(78)
+        ));
+        assert_eq!(session.number("SELECT count(*) FROM assets"), 1);
+    });
+}
