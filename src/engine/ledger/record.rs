@@ -1,7 +1,7 @@
 //! A run's own rows: its start, what its batches did, its end.
 
 use super::decisions::DecisionLog;
-use super::Ledger;
+use super::{lock_run, Ledger};
 use crate::engine::journal::{Change, Changes, Ids, Journal, RowFailure};
 use crate::postgres::arrays;
 use crate::postgres::backends::application_name;
@@ -228,6 +228,12 @@ impl<'l> Recorder<'l> {
             ],
         );
     }
+}
+
+/// [`quarantined`], with what other sessions have not committed yet.
+pub fn quarantined_by_now(connection: &Connection, ledger: &Ledger, run_id: i64) -> i64 {
+    lock_run(connection, ledger, run_id);
+    quarantined(connection, ledger, run_id)
 }
 
 /// How many items of the run are quarantined.
