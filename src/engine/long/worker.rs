@@ -25,8 +25,10 @@ pub(super) const MOST_TRIES: u32 = 5;
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How often a waiting session looks whether it has something to do, in milliseconds, when it has waited for a while.
 pub(super) const LOOK_EVERY: i64 = 100;
-/// How soon it looks for the first time; each wait after that is twice as long.
+/// How soon it looks at first, in milliseconds; later whenever it has waited for an eighth longer.
 const FIRST_LOOK: i64 = 2;
+/// A batch that took longer looks at its end, too, whether another session asks for a part of the range.
+const LONG_BATCH: Duration = Duration::from_millis(20);
 
 pub(super) struct Worker<'w> {
     pub connection: &'w Connection,
@@ -44,8 +46,8 @@ pub(super) struct Worker<'w> {
     /// Waits that are over and not yet in the ledger.
     pub waits: Vec<Wait>,
     pub progress: Progress,
-    /// How often this session has looked in vain since it last did something.
-    looks: u32,
+    /// Since when this session has nothing to do.
+    idle: Option<Instant>,
     /// How often quarantined rows were tried again in vain, because another transaction stood in the way.
     pub retries: u32,
     /// The program's [`Program::buckets_in_use`], once asked.
@@ -85,7 +87,7 @@ pub fn work(connection: &Connection, ledger: &Ledger, program: &dyn Program, run
         commits: Commits::default(),
         waits: Vec::new(),
         progress: Progress::start(program.name(), "rows", None),
-        looks: 0,
+        idle: None,
         retries: 0,
         in_use: None,
     };
@@ -113,7 +115,7 @@ impl Worker<'_> {
             match claim {
                 None => return Ok(end_of(&state)),
                 Some(Claim::Range(range)) => {
-                    self.looks = 0;
+                    self.idle = None;
                     self.one_range(range)?;
                 }
                 Some(Claim::Nothing { behind }) => {
@@ -189,7 +191,7 @@ impl Worker<'_> {
             self.commit()?;
             match next {
                 Next::Go { rows } => {
-                    self.looks = 0;
+                    self.idle = None;
                     owed -= rows;
                     if owed <= 0 {
                         tries = 0;
@@ -241,6 +243,7 @@ impl Worker<'_> {
         contention_costs_row: bool,
     ) -> Result<Next> {
         let (connection, ledger, run_id) = (self.connection, self.ledger, self.run.run_id);
+        let began = Instant::now();
         let control = control::look(connection, ledger, run_id, range.phase);
         if control.pace > self.orders_of {
             self.orders = control::orders(connection, ledger, control.pace);
@@ -317,7 +320,9 @@ impl Worker<'_> {
         let wrote = self.journal.wrote || decided || !self.journal.failures.is_empty();
         self.recorder.keep(connection, &mut self.journal);
         // A request is open until somebody has something to give.
-        let could_share = control.asked_to_share && step.rows >= limit;
+        let asked = control.asked_to_share
+            || (began.elapsed() >= LONG_BATCH && control::is_asked_to_share(connection, ledger, run_id));
+        let could_share = asked && step.rows >= limit && self.is_worth_sharing(&next, step.rows);
         if let Some(halves) = could_share.then(|| self.halves(next.buckets)).flatten() {
             if control::take_share_request(connection, ledger, run_id) {
                 // Both halves go on from here; the other one counts from zero.
@@ -343,8 +348,17 @@ impl Worker<'_> {
 
     /// How long to wait before looking again whether there is something to do, in milliseconds.
     fn next_look(&mut self) -> i64 {
-        self.looks += 1;
-        (FIRST_LOOK << self.looks.min(10)).min(LOOK_EVERY)
+        let waited = self.idle.get_or_insert_with(Instant::now).elapsed();
+        i64::try_from(waited.as_millis() / 8).map_or(LOOK_EVERY, |wait| wait.clamp(FIRST_LOOK, LOOK_EVERY))
+    }
+
+    /// Whether more is left of the run than another session would need to get ready for it, as far as the statistics tell.
+    fn is_worth_sharing(&self, range: &Range, batch: i64) -> bool {
+        let Some(total) = self.run.rows_total else { return true };
+        let done =
+            control::rows_done_by_others(self.connection, self.ledger, self.run.run_id, range.number) + range.rows_done;
+        // Where more is done than there should be, nobody knows what is left.
+        total <= done || total - done > 2 * batch
     }
 
     /// The two parts of a range that is shared, where it has two.
