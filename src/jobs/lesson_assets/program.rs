@@ -90,6 +90,9 @@ impl LessonProgram {
             run_id: None,
         };
         program.check_settled(connection, execute)?;
+        if execute {
+            program.check_writable(connection)?;
+        }
         // Checks the arguments' texts before anything is written.
         let job = program.job(connection, Buckets::ALL, None, execute)?;
         program.bound = job.bound().map(str::to_owned);
@@ -111,6 +114,21 @@ impl LessonProgram {
             keys_bound: run.bounds.first().cloned().flatten().map(|text| Bound::parse(&text)),
             run_id: Some(run.run_id),
         })
+    }
+
+    /// A view that takes no rows would refuse each of them; said once, before anything is written.
+    fn check_writable(&self, connection: &Connection) -> Result<()> {
+        let relations = [
+            (Some(&self.tables.lesson), "UPDATE"),
+            (self.tables.assets.as_ref(), "INSERT"),
+            (self.tables.usages.as_ref(), "INSERT"),
+        ];
+        for (relation, command) in relations {
+            if let Some(relation) = relation {
+                relation.check_takes(connection, command)?;
+            }
+        }
+        Ok(())
     }
 
     fn check_settled(&self, connection: &Connection, execute: bool) -> Result<()> {
