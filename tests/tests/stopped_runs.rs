@@ -355,13 +355,12 @@ fn a_cancel_that_comes_while_a_message_is_sent_unwinds_like_any_other() {
             }
             assert_ne!(ended.status, Some(0));
             await_state(&mut session, run_id, "interrupted");
-            assert_eq!(
-                session.number(&format!(
-                    "SELECT count(*) FROM backfill_quarantine WHERE run_id = {run_id}"
-                )),
-                1,
-                "the client took in the first message; the batch whose message was being sent is rolled back"
-            );
+            // The client may have taken in the first message; the batch whose message was being sent is rolled back.
+            let kept = session.number(&format!(
+                "SELECT count(*) FROM backfill_quarantine WHERE run_id = {run_id}"
+            ));
+            assert!(kept <= 1, "{kept} batches came to their end");
+            assert_eq!(counter(&mut session, run_id, "lessons_scanned"), kept);
             if !terminate {
                 assert_eq!(
                     session.number("SELECT count(*) FROM backfill_ranges WHERE pid IS NOT NULL"),
@@ -372,7 +371,7 @@ fn a_cancel_that_comes_while_a_message_is_sent_unwinds_like_any_other() {
             session.run(&resume(run_id));
             assert_eq!(state(&mut session, run_id), "finished");
             assert_eq!(counter(&mut session, run_id, "lessons_scanned"), 8);
-            assert_eq!(counter(&mut session, run_id, "errors"), 1);
+            assert_eq!(counter(&mut session, run_id, "errors"), kept);
             session.run(&format!("SELECT * FROM undo_backfill({run_id}, true)"));
         }
     });
