@@ -135,7 +135,7 @@ pub fn take_done(connection: &Connection, ledger: &Ledger, run_id: i64, me: Back
     );
 }
 
-/// Gives up what this session claimed.
+/// Gives up what this session claimed. Ranges that are done are its own until then, so that it is seen to live.
 pub fn release(connection: &Connection, ledger: &Ledger, run_id: i64, me: Backend) {
     ledger.write(
         connection,
@@ -145,14 +145,25 @@ pub fn release(connection: &Connection, ledger: &Ledger, run_id: i64, me: Backen
     );
 }
 
+/// Nobody works any more on a run that is at its end, whoever still looks whether there is something to do.
+pub fn release_all(connection: &Connection, ledger: &Ledger, run_id: i64) {
+    ledger.write(
+        connection,
+        "WITH claimed AS (
+             SELECT run_id, range_number FROM ~backfill_ranges WHERE run_id = $1 AND pid IS NOT NULL FOR UPDATE SKIP LOCKED)
+         UPDATE ~backfill_ranges g SET pid = NULL, backend_start = NULL
+         FROM claimed c WHERE g.run_id = c.run_id AND g.range_number = c.range_number",
+        &[run_id.into()],
+    );
+}
+
 impl Range {
     /// Writes where the range has come to. Gives `false` when the claim is no longer this session's.
     pub fn save(&self, connection: &Connection, ledger: &Ledger, run_id: i64, me: Backend) -> bool {
         let rows = ledger.write(
             connection,
             "UPDATE ~backfill_ranges SET phase = $5, cursor = $6, done = $7, counters = $8, rows_done = $9, batches = $10,
-                    batch_size = $11, throttle_reason = NULL, throttle_value = NULL, updated_at = clock_timestamp(),
-                    pid = CASE WHEN $7 THEN NULL ELSE pid END, backend_start = CASE WHEN $7 THEN NULL ELSE backend_start END
+                    batch_size = $11, throttle_reason = NULL, throttle_value = NULL, updated_at = clock_timestamp()
              WHERE run_id = $1 AND range_number = $2 AND pid = $3 AND backend_start = $4",
             &[
                 run_id.into(),

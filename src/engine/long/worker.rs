@@ -136,7 +136,7 @@ impl Worker<'_> {
                     }
                     self.guarded(|worker| {
                         worker.keep_waits();
-                        worker.leave();
+                        claim::release_all(worker.connection, worker.ledger, worker.run.run_id);
                         control::set_state(worker.connection, worker.ledger, worker.run.run_id, "finished");
                         Ok(())
                     })?;
