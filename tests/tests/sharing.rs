@@ -238,3 +238,39 @@ fn all_sessions_of_a_run_together_log_so_many_decisions() {
         assert_eq!(progress(&mut session, run_id, "rows_done").as_deref(), Some("600"));
     });
 }
+
+#[test]
+fn a_run_that_lives_is_never_shown_as_interrupted() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        SCHOOL.create(&mut session);
+        for sessions in [1, 3] {
+            SCHOOL.fill(&mut session);
+            session.run(TRUNCATE);
+            let settings = "SET media_assets.batch_pause = '1ms'";
+            let mut runs = vec![Background::start(&database, settings, &run_lessons(5, "{}"))];
+            let run_id = await_run(&mut session);
+            runs.extend((1..sessions).map(|_| Background::start(&database, settings, &join(run_id))));
+            let mut looks = 0;
+            loop {
+                let now = state(&mut session, run_id);
+                assert!(
+                    ["running", "throttled", "finished"].contains(&now.as_str()),
+                    "{now} after {looks} looks"
+                );
+                looks += 1;
+                if now == "finished" {
+                    break;
+                }
+            }
+            assert!(looks > 20, "{looks} looks");
+            assert_eq!(progress(&mut session, run_id, "workers").as_deref(), Some("0"));
+            // Who still looks whether there is something to do keeps nobody from taking the run back.
+            session.run(&format!("SELECT * FROM undo_backfill({run_id})"));
+            for run in runs {
+                run.finish();
+            }
+        }
+    });
+}
