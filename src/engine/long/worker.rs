@@ -202,8 +202,7 @@ impl Worker<'_> {
                     if range.buckets != buckets {
                         buckets = range.buckets;
                         if !self.narrow(&mut phases, &range)? {
-                            // What was opened for all of it no longer fits.
-                            self.give_back(&range)?;
+                            // What was opened for all of it no longer fits; it is saved, and this session's to take again.
                             return Ok(());
                         }
                     }
