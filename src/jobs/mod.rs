@@ -7,6 +7,7 @@ pub mod i2v_thumbnails;
 pub mod import;
 pub mod jellyfin;
 pub mod keys_program;
+pub mod keyset;
 pub mod lesson_assets;
 pub mod lesson_triggers;
 pub mod media_ddl;

@@ -11,9 +11,9 @@ use media_assets_core::jobs::i2v_thumbnails::{decide, is_missing_url, Counters, 
 
 use crate::engine::journal::{Changes, CELL_SET};
 use crate::engine::ledger::decisions::Decision;
-use crate::engine::long::Buckets;
 use crate::engine::{Job, Stale, Tally};
 use crate::error::Result;
+use crate::jobs::keyset::{Keyset, Scope};
 use crate::postgres::jsonb::{Jsonb, JsonbRef};
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
 use crate::postgres::{arrays, write_flag};
@@ -68,20 +68,12 @@ pub struct Decided {
     read: BTreeMap<String, i64>,
 }
 
-/// Columns: the id, then those of [`Row::read`].
-pub struct Page {
-    rows: Rows,
-}
-
 /// The job over the relations of one run.
 pub struct Thumbnails {
     tables: Rc<Tables>,
     allow_private_sources: bool,
-    bound: Option<String>,
     loader: Loader,
-    first: Statement,
-    next: Statement,
-    these: Statement,
+    keyset: Keyset,
     check: Statement,
     write: Statement,
     /// What the page says of the slice's videos is out of date: load them anew.
@@ -89,29 +81,15 @@ pub struct Thumbnails {
 }
 
 impl Thumbnails {
-    /// Looks at the videos of `buckets` up to `bound`; no bound means that there are none.
-    pub fn new(tables: &Rc<Tables>, allow_private_sources: bool, bound: Option<String>, buckets: Buckets) -> Self {
+    pub fn new(tables: &Rc<Tables>, allow_private_sources: bool, scope: Scope) -> Self {
         let media = &tables.media.sql_name;
         let fingerprint = fingerprint(tables);
-        let (greater, not_greater) = (&tables.order.greater, &tables.order.not_greater);
-        let in_range = buckets
-            .condition("m.id")
-            .map_or_else(String::new, |condition| format!(" AND {condition}"));
+        let select = format!("SELECT m.id::pg_catalog.text, {} FROM {media} m", columns(tables));
         // Concatenated, so that no index on type is taken in the place of the primary key's order.
-        let select = format!(
-            "SELECT m.id::pg_catalog.text, {} FROM {media} m
-             WHERE m.type::pg_catalog.text || '' = 'video'",
-            columns(tables)
-        );
+        let is_video = "m.type::pg_catalog.text || '' = 'video'";
         Thumbnails {
             loader: Loader::new(tables),
-            first: Statement::new(format!(
-                "{select} AND m.id {not_greater} $2{in_range} ORDER BY m.id LIMIT $1"
-            )),
-            next: Statement::new(format!(
-                "{select} AND m.id {not_greater} $2{in_range} AND m.id {greater} $3 ORDER BY m.id LIMIT $1"
-            )),
-            these: Statement::new(format!("{select} AND m.id = ANY ($1) ORDER BY m.id")),
+            keyset: Keyset::new(&select, "m.id", &tables.order, scope, Some(is_video)),
             check: Statement::new(format!(
                 "SELECT 1 FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u(id, fingerprint)
                  CROSS JOIN LATERAL (SELECT {fingerprint} AS fingerprint FROM {media} m WHERE m.id = u.id LIMIT 1) m
@@ -135,25 +113,7 @@ impl Thumbnails {
             )),
             tables: Rc::clone(tables),
             allow_private_sources,
-            bound,
             reload: false,
-        }
-    }
-
-    /// The greatest id there is now, where a run ends that starts now.
-    pub fn last_id(connection: &Connection, mode: Mode, tables: &Tables) -> Option<String> {
-        let rows = connection.query(
-            &format!(
-                "SELECT m.id::pg_catalog.text FROM {} m ORDER BY m.id DESC LIMIT 1",
-                tables.media.sql_name
-            ),
-            mode,
-            &[],
-        );
-        if rows.is_empty() {
-            None
-        } else {
-            rows.text(0, 0)
         }
     }
 
@@ -208,7 +168,8 @@ impl Verdict {
 }
 
 impl Job for Thumbnails {
-    type Page = Page;
+    /// Columns: the id, then those of [`Row::read`].
+    type Page = Rows;
     type Decided = Decided;
     type Counters = Counters;
 
@@ -216,44 +177,31 @@ impl Job for Thumbnails {
     const ROWS: &'static str = "videos";
     const ROW: &'static str = "video";
 
-    fn estimate(&self, _: &Connection) -> Option<i64> {
-        // The statistics say how many media there are, not how many of them are videos.
-        None
+    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Rows {
+        self.keyset.page(connection, mode, after, limit)
     }
 
-    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
-        let bound = self.bound.as_deref();
-        let rows = match after {
-            None => connection.run(&self.first, mode, &[limit.into(), bound.into()]),
-            Some(after) => connection.run(&self.next, mode, &[limit.into(), bound.into(), after.into()]),
-        };
-        Page { rows }
+    fn read_these(&mut self, connection: &Connection, ids: &[String]) -> Rows {
+        self.keyset.these(connection, ids)
     }
 
-    fn read_these(&mut self, connection: &Connection, ids: &[String]) -> Page {
-        let ids = arrays::text(ids.iter().map(|id| Some(id.as_str())));
-        Page {
-            rows: connection.run(&self.these, Mode::Write, &[ids.into()]),
-        }
+    fn len(page: &Rows) -> usize {
+        page.len()
     }
 
-    fn len(page: &Page) -> usize {
-        page.rows.len()
+    fn cursor(page: &Rows) -> String {
+        Self::id(page, page.len() - 1)
     }
 
-    fn cursor(page: &Page) -> String {
-        Self::id(page, page.rows.len() - 1)
-    }
-
-    fn weight(page: &Page, index: usize) -> usize {
+    fn weight(page: &Rows, index: usize) -> usize {
         // Its sources bring about as much.
-        4096 + 2 * (page.rows.raw_size(index, 4) + page.rows.raw_size(index, 6))
+        4096 + 2 * (page.raw_size(index, 4) + page.raw_size(index, 6))
     }
 
-    fn decide(&mut self, connection: &Connection, mode: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
+    fn decide(&mut self, connection: &Connection, mode: Mode, page: &Rows, from: usize, to: usize) -> Result<Decided> {
         let lacks = |row: usize| {
-            is_missing_url(page.rows.text(row, 3).as_deref())
-                || Map::read(page.rows.get::<Jsonb>(row, 4).as_ref().map(Jsonb::value)).is_missing()
+            is_missing_url(page.text(row, 3).as_deref())
+                || Map::read(page.get::<Jsonb>(row, 4).as_ref().map(Jsonb::value)).is_missing()
         };
         let lacking: Vec<bool> = (from..to).map(lacks).collect();
         let mut store = Store::default();
@@ -262,7 +210,7 @@ impl Job for Thumbnails {
         for (row, _) in (from..to).zip(&lacking).filter(|(_, lacks)| **lacks) {
             let id = Self::id(page, row);
             if !reload {
-                store.put(id.clone(), Row::read(&page.rows, row, 1));
+                store.put(id.clone(), Row::read(page, row, 1));
             }
             ids.push(id);
         }
@@ -292,7 +240,7 @@ impl Job for Thumbnails {
     fn write(
         &mut self,
         connection: &Connection,
-        _: &Page,
+        _: &Rows,
         _: usize,
         _: usize,
         mut decided: Decided,
@@ -347,13 +295,8 @@ impl Job for Thumbnails {
         counters
     }
 
-    fn id(page: &Page, index: usize) -> String {
-        page.rows.text(index, 0).unwrap_or_default()
-    }
-
-    fn remember(&mut self, _: &Decided) -> Result<()> {
-        // A chain gives the same over rows that were settled and over rows that were not: nothing to remember.
-        Ok(())
+    fn id(page: &Rows, index: usize) -> String {
+        page.text(index, 0).unwrap_or_default()
     }
 
     fn changes(&self, decided: &Decided, changes: &mut Changes) {

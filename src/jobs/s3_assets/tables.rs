@@ -75,6 +75,9 @@ pub const REFERENCE: [Need; 12] = [
     ("created_at", ColumnType::Time),
     ("metadata", ColumnType::Jsonb),
 ];
+/// The columns that are read of a scene, and of a session.
+const SCENES: [&[Need]; 2] = [&SCENE_INPUT, &SCENE_NEW];
+const SESSIONS: [&[Need]; 2] = [&SESSION_INPUT, &SESSION_NEW];
 /// What must be unique among references.
 pub const REFERENCE_KEY: [&str; 4] = ["entity_type", "entity_id", "asset_type", "version"];
 
@@ -237,6 +240,26 @@ impl Tables {
         Ok(())
     }
 
+    /// The rows of scenes: fingerprint, then the columns of `SCENE_INPUT` and `SCENE_NEW`.
+    pub fn select_scenes(&self) -> String {
+        select(&self.scenes, &SCENES)
+    }
+
+    /// The rows of sessions: fingerprint, then the columns of `SESSION_INPUT` and `SESSION_NEW`.
+    pub fn select_sessions(&self) -> String {
+        select(&self.sessions, &SESSIONS)
+    }
+
+    /// An expression over a row `s` of scenes, by which a write sees whether what was read of it has changed.
+    pub fn scene_fingerprint(&self) -> String {
+        fingerprint(&self.scenes, &SCENES)
+    }
+
+    /// The same for a row of sessions.
+    pub fn session_fingerprint(&self) -> String {
+        fingerprint(&self.sessions, &SESSIONS)
+    }
+
     /// The relations by name, as a run's row in the ledger keeps them.
     pub fn names(&self) -> Vec<(&'static str, String)> {
         [&self.scenes, &self.sessions]
@@ -247,8 +270,17 @@ impl Tables {
     }
 }
 
+fn select(relation: &Relation, columns: &[&[Need]]) -> String {
+    format!(
+        "SELECT {}, {} FROM {} s",
+        fingerprint(relation, columns),
+        select_list(relation, columns),
+        relation.sql_name
+    )
+}
+
 /// The columns of a row `s`, each in the type that it has to be; one that is not there yet is NULL.
-pub fn select_list(relation: &Relation, columns: &[&[Need]]) -> String {
+fn select_list(relation: &Relation, columns: &[&[Need]]) -> String {
     let list: Vec<String> = columns
         .concat()
         .iter()
@@ -268,8 +300,7 @@ pub fn select_list(relation: &Relation, columns: &[&[Need]]) -> String {
     list.join(", ")
 }
 
-/// An expression over a row `s`, by which a write sees whether what was read of it has changed.
-pub fn fingerprint(relation: &Relation, columns: &[&[Need]]) -> String {
+fn fingerprint(relation: &Relation, columns: &[&[Need]]) -> String {
     let all = columns.concat();
     let names = all.iter().filter(|(name, _)| relation.has(name));
     let list: Vec<String> = names.map(|(name, _)| format!("s.{}", quote_ident(name))).collect();
