@@ -14,7 +14,7 @@ use crate::engine::long::Buckets;
 use crate::engine::{rights, Options};
 use crate::jobs::asset_tables::{self, extension_schema};
 use crate::jobs::s3_assets::program::S3Program;
-use crate::jobs::s3_assets::{Decided, Found};
+use crate::jobs::s3_assets::{Decided, Found, New};
 use crate::jobs::scene_ddl;
 use crate::postgres::arrays::text_datum;
 use crate::postgres::jsonb::from_text;
@@ -89,20 +89,14 @@ fn put_decisions(rows: &RowSet, decided: &Decided) {
             Fate::Failed => "failed",
             Fate::Unchanged | Fate::NoAsset => "skipped",
         };
-        // Texts stay texts; what is written into columns of other types is JSON already.
-        let writes: Map<String, Value> = verdict
-            .writes
-            .iter()
-            .map(|write| {
-                let value = match write.column {
-                    "assets_status" | "assets_error_message" => None,
-                    _ => serde_json::from_str(&write.after).ok(),
-                };
-                (
-                    write.column.to_owned(),
-                    value.unwrap_or_else(|| Value::String(write.after.clone())),
-                )
-            })
+        let value = |after: &New| match after {
+            New::Text(text) => text.as_str().into(),
+            New::Number(number) => (*number).into(),
+            New::Json(value) => value.clone(),
+        };
+        let writes = verdict.writes.iter();
+        let writes: Map<String, Value> = writes
+            .map(|write| (write.column.to_owned(), value(&write.after)))
             .collect();
         rows.put(&[
             Some(text_datum(verdict.entity())),

@@ -12,6 +12,7 @@ pub mod lesson_assets;
 pub mod lesson_triggers;
 pub mod media_ddl;
 pub mod needs;
+pub mod row_version;
 pub mod s3_assets;
 pub mod scene_ddl;
 pub mod table_ddl;

@@ -13,7 +13,7 @@ use media_assets_core::jobs::s3_assets::Counters;
 
 use crate::engine::Tally;
 pub use tables::{Found, Tables, REFERENCE, REFERENCE_KEY, SCENE_INPUT, SCENE_NEW, SESSION_INPUT, SESSION_NEW};
-pub use verdict::Decided;
+pub use verdict::{Decided, New};
 pub use write::REFERENCE_CONTENT;
 
 /// The job's name in the ledger and in messages.

@@ -14,7 +14,7 @@ use crate::jobs::keyset::Keyset;
 use crate::postgres::spi::{Connection, Mode, Rows};
 use crate::settings::LogDecisions;
 
-/// How the rows of one phase are decided. Their columns begin with the fingerprint and the id.
+/// How the rows of one phase are decided. Their columns begin with the id.
 pub trait Entity {
     const ROWS: &'static str;
     const ROW: &'static str;
@@ -109,7 +109,7 @@ impl<E: Entity> Job for PhaseOver<E> {
     }
 
     fn id(page: &Rows, index: usize) -> String {
-        page.text(index, 1).unwrap_or_default()
+        page.text(index, 0).unwrap_or_default()
     }
 
     fn changes(&self, decided: &Decided, changes: &mut Changes) {

@@ -110,7 +110,7 @@ impl S3Program {
         PhaseOver {
             entity: SceneDecider::new(tables, self.bucket_url.clone()),
             keyset: Keyset::new(&tables.select_scenes(), "s.id", &tables.scene_order, scope, None),
-            writer: Writer::new(tables, &tables.scenes, &SCENE_WRITTEN, &tables.scene_fingerprint()),
+            writer: Writer::new(tables, &tables.scenes, &SCENE_WRITTEN, &tables.scene_versions),
             estimate: estimate(&tables.scenes),
             reread: false,
         }
@@ -122,12 +122,7 @@ impl S3Program {
         PhaseOver {
             entity: SessionDecider::new(tables, self.bucket_url.clone(), execute),
             keyset: Keyset::new(&tables.select_sessions(), "s.id", &tables.session_order, scope, None),
-            writer: Writer::new(
-                tables,
-                &tables.sessions,
-                &SESSION_WRITTEN,
-                &tables.session_fingerprint(),
-            ),
+            writer: Writer::new(tables, &tables.sessions, &SESSION_WRITTEN, &tables.session_versions),
             estimate: estimate(&tables.sessions),
             reread: false,
         }

@@ -7,7 +7,8 @@ use media_assets_core::jobs::s3_assets::{decide_scene, AssetType, EntityType, Ki
 use super::existing::Existing;
 use super::phase::Entity;
 use super::tables::Tables;
-use super::verdict::{Verdict, Write};
+use super::verdict::{New, Verdict, Write};
+use crate::jobs::row_version::Version;
 use crate::postgres::jsonb::{Jsonb, JsonbRef};
 use crate::postgres::spi::{Connection, Mode, Rows};
 
@@ -15,7 +16,7 @@ use crate::postgres::spi::{Connection, Mode, Rows};
 pub struct SceneRow {
     pub id: String,
     pub session_id: Option<String>,
-    fingerprint: i64,
+    version: Version,
     project_id: Option<String>,
     index: Option<i32>,
     status: Option<String>,
@@ -46,30 +47,31 @@ impl SceneRow {
         // The ends of the range are the two infinities.
         let is_finite = |time: &i64| *time != i64::MAX && *time != i64::MIN;
         SceneRow {
-            fingerprint: rows.get(row, 0).unwrap_or_default(),
-            id: rows.text(row, 1).unwrap_or_default(),
-            session_id: rows.text(row, 2),
-            project_id: rows.text(row, 3),
-            index: int4(rows, row, 4),
-            status: rows.text(row, 5),
-            error_message: rows.text(row, 6),
-            s3_chunk_key: rows.text(row, 7),
-            s3_chunk_url: rows.text(row, 8),
-            s3_source_key: rows.text(row, 9),
-            checksum: rows.text(row, 10),
+            id: rows.text(row, 0).unwrap_or_default(),
+            version: Version::read(rows, row, 1),
+            session_id: rows.text(row, 3),
+            project_id: rows.text(row, 4),
+            index: int4(rows, row, 5),
+            status: rows.text(row, 6),
+            error_message: rows.text(row, 7),
+            s3_chunk_key: rows.text(row, 8),
+            s3_chunk_url: rows.text(row, 9),
+            s3_source_key: rows.text(row, 10),
+            checksum: rows.text(row, 11),
             updated_at: rows
-                .get::<pgrx::pg_sys::TimestampTz>(row, 11)
+                .get::<pgrx::pg_sys::TimestampTz>(row, 12)
                 .filter(is_finite)
                 .and_then(|time| time.checked_add(EPOCH)),
-            assets: [12, 13, 14, 15].map(jsonb),
-            assets_status: rows.text(row, 16),
-            assets_error_message: rows.text(row, 17),
-            asset_version: int4(rows, row, 18),
-            previous_asset_versions: jsonb(19),
+            assets: [13, 14, 15, 16].map(jsonb),
+            assets_status: rows.text(row, 17),
+            assets_error_message: rows.text(row, 18),
+            asset_version: int4(rows, row, 19),
+            previous_asset_versions: jsonb(20),
         }
     }
 
-    fn version(&self) -> i32 {
+    /// Of its references.
+    fn asset_version(&self) -> i32 {
         self.asset_version.unwrap_or(1)
     }
 
@@ -95,40 +97,29 @@ impl SceneRow {
     }
 
     fn writes(&self, writes: SceneWrites<'_>) -> Vec<Write> {
-        let text = |column: Option<&Jsonb>| column.map(|column| column.value().to_text());
-        let [video, source_code, ..] = self.assets.each_ref().map(Option::as_ref);
-        let previous = self.previous_asset_versions.as_ref();
-        let write = |column, before, after: Option<String>| after.map(|after| Write { column, before, after });
+        let text = |column: Option<Jsonb>| column.map(Jsonb::to_text);
+        let [video, source_code, ..] = self.assets;
+        let status = writes.assets_status.map(str::to_owned);
+        let message = writes.assets_error_message.map(str::to_owned);
+        let version = writes.asset_version.map(i64::from);
         [
-            write(
-                "video_asset",
-                text(video),
-                writes.video_asset.map(|asset| asset.to_string()),
-            ),
-            write(
+            ("video_asset", text(video), writes.video_asset.map(New::Json)),
+            (
                 "source_code_asset",
                 text(source_code),
-                writes.source_code_asset.map(|asset| asset.to_string()),
+                writes.source_code_asset.map(New::Json),
             ),
-            write("assets_status", None, writes.assets_status.map(str::to_owned)),
-            write(
-                "assets_error_message",
-                None,
-                writes.assets_error_message.map(str::to_owned),
-            ),
-            write(
-                "asset_version",
-                None,
-                writes.asset_version.map(|version| version.to_string()),
-            ),
-            write(
+            ("assets_status", None, status.map(New::Text)),
+            ("assets_error_message", None, message.map(New::Text)),
+            ("asset_version", None, version.map(New::Number)),
+            (
                 "previous_asset_versions",
-                text(previous),
-                writes.previous_asset_versions.map(|versions| versions.to_string()),
+                text(self.previous_asset_versions),
+                writes.previous_asset_versions.map(New::Json),
             ),
         ]
         .into_iter()
-        .flatten()
+        .filter_map(|(column, before, after)| Some(Write::new(column, before, after?)))
         .collect()
     }
 }
@@ -148,7 +139,7 @@ impl SceneDecider {
     }
 
     pub fn decide_scenes(&self, connection: &Connection, mode: Mode, rows: &[SceneRow]) -> Vec<Verdict> {
-        let keys: Vec<(&str, i32)> = rows.iter().map(|row| (row.id.as_str(), row.version())).collect();
+        let keys: Vec<(&str, i32)> = rows.iter().map(|row| (row.id.as_str(), row.asset_version())).collect();
         let existing = Existing::of(self.existing.as_ref(), connection, mode, &keys);
         rows.iter()
             .enumerate()
@@ -160,7 +151,7 @@ impl SceneDecider {
                 Verdict {
                     kind: Kind::Scene,
                     id: row.id.clone(),
-                    fingerprint: row.fingerprint,
+                    version: row.version,
                     outcome: decision.outcome,
                     reason: decision.reason,
                     references: decision.references,
@@ -176,7 +167,7 @@ impl SceneDecider {
 impl Entity for SceneDecider {
     const ROWS: &'static str = "scenes";
     const ROW: &'static str = "scene";
-    const JSON_COLUMNS: &'static [usize] = &[12, 13, 14, 15, 19];
+    const JSON_COLUMNS: &'static [usize] = &[13, 14, 15, 16, 20];
 
     fn decide(&self, connection: &Connection, mode: Mode, rows: &Rows, range: Range<usize>) -> Vec<Verdict> {
         let scenes: Vec<SceneRow> = range.map(|row| SceneRow::read(rows, row)).collect();

@@ -9,7 +9,8 @@ use super::existing::Existing;
 use super::phase::Entity;
 use super::scenes::{SceneDecider, SceneRow};
 use super::tables::Tables;
-use super::verdict::{Verdict, Write};
+use super::verdict::{New, Verdict, Write};
+use crate::jobs::row_version::Version;
 use crate::postgres::arrays;
 use crate::postgres::jsonb::Jsonb;
 use crate::postgres::memory::in_own_context;
@@ -23,7 +24,7 @@ const VERSION: i32 = 1;
 /// A row of `video_sessions` as it was read. Its JSON lies in the slice's memory.
 struct SessionRow {
     id: String,
-    fingerprint: i64,
+    version: Version,
     project_id: Option<String>,
     status: Option<String>,
     error_message: Option<String>,
@@ -38,16 +39,16 @@ impl SessionRow {
     fn read(rows: &Rows, row: usize) -> Self {
         let jsonb = |column| rows.get::<Jsonb>(row, column).map(Jsonb::copied);
         SessionRow {
-            fingerprint: rows.get(row, 0).unwrap_or_default(),
-            id: rows.text(row, 1).unwrap_or_default(),
-            project_id: rows.text(row, 2),
-            status: rows.text(row, 3),
-            error_message: rows.text(row, 4),
-            assets: [5, 6, 7].map(jsonb),
-            total_asset_size: rows.get(row, 8),
-            asset_count: rows.get(row, 9),
-            assets_status: rows.text(row, 10),
-            assets_error_message: rows.text(row, 11),
+            id: rows.text(row, 0).unwrap_or_default(),
+            version: Version::read(rows, row, 1),
+            project_id: rows.text(row, 3),
+            status: rows.text(row, 4),
+            error_message: rows.text(row, 5),
+            assets: [6, 7, 8].map(jsonb),
+            total_asset_size: rows.get(row, 9),
+            asset_count: rows.get(row, 10),
+            assets_status: rows.text(row, 11),
+            assets_error_message: rows.text(row, 12),
         }
     }
 
@@ -65,38 +66,31 @@ impl SessionRow {
             asset_count: self.asset_count.and_then(|count| i32::try_from(count).ok()),
         };
         let decision = decide_session(&session, sums, |asset_type, _| has_reference(asset_type));
-        let number = |number: Option<i64>| number.map(|number| number.to_string());
-        let write = |column, before, after: Option<String>| after.map(|after| Write { column, before, after });
         let writes = decision.writes;
+        let number = |number: Option<i64>| number.map(|number| number.to_string());
+        let status = writes.assets_status.map(str::to_owned);
+        let message = writes.assets_error_message.map(str::to_owned);
+        let count = writes.asset_count.map(i64::from);
         let writes = [
-            write(
+            (
                 "total_asset_size",
                 number(self.total_asset_size),
-                number(writes.total_asset_size),
+                writes.total_asset_size.map(New::Number),
             ),
-            write(
-                "asset_count",
-                number(self.asset_count),
-                number(writes.asset_count.map(i64::from)),
-            ),
-            write(
-                "assets_status",
-                self.assets_status.clone(),
-                writes.assets_status.map(str::to_owned),
-            ),
-            write(
-                "assets_error_message",
-                None,
-                writes.assets_error_message.map(str::to_owned),
-            ),
-        ];
+            ("asset_count", number(self.asset_count), count.map(New::Number)),
+            ("assets_status", self.assets_status.clone(), status.map(New::Text)),
+            ("assets_error_message", None, message.map(New::Text)),
+        ]
+        .into_iter()
+        .filter_map(|(column, before, after)| Some(Write::new(column, before, after?)))
+        .collect();
         Verdict {
             kind: Kind::Session,
             id: self.id.clone(),
-            fingerprint: self.fingerprint,
+            version: self.version,
             outcome: decision.outcome,
             reason: decision.reason,
-            writes: writes.into_iter().flatten().collect(),
+            writes,
             references: decision.references,
             references_existing: decision.references_existing,
             is_ready: false,
@@ -211,7 +205,7 @@ impl SessionDecider {
 impl Entity for SessionDecider {
     const ROWS: &'static str = "sessions";
     const ROW: &'static str = "session";
-    const JSON_COLUMNS: &'static [usize] = &[5, 6, 7];
+    const JSON_COLUMNS: &'static [usize] = &[6, 7, 8];
 
     fn decide(&self, connection: &Connection, mode: Mode, rows: &Rows, range: Range<usize>) -> Vec<Verdict> {
         let sessions: Vec<SessionRow> = range.map(|row| SessionRow::read(rows, row)).collect();

@@ -2,21 +2,56 @@
 
 use media_assets_core::jobs::s3_assets::{Counters, EntityType, Kind, Outcome, Reason, Reference};
 
+use serde_json::Value;
+
+use crate::engine::journal::short;
 use crate::engine::ledger::decisions::Decision;
+use crate::jobs::row_version::Version;
+use crate::postgres::jsonb::Jsonb;
 use crate::settings::LogDecisions;
 
-/// A value to write, as text.
+/// The value that a column gets.
+pub enum New {
+    Text(String),
+    Number(i64),
+    Json(Value),
+}
+
 pub struct Write {
     pub column: &'static str,
+    /// What the column has, as text.
     pub before: Option<String>,
-    pub after: String,
+    pub after: New,
+    /// `after` as jsonb, once it is written. It lies in the slice's memory.
+    pub stored: Option<Jsonb>,
+}
+
+impl Write {
+    pub fn new(column: &'static str, before: Option<String>, after: New) -> Self {
+        Write {
+            column,
+            before,
+            after,
+            stored: None,
+        }
+    }
+
+    /// `after` as text, or what stands for it in the ledger.
+    pub fn after_text(&self) -> String {
+        match (&self.after, self.stored) {
+            (New::Text(text), _) => text.clone(),
+            (New::Number(number), _) => number.to_string(),
+            (New::Json(_), Some(stored)) => short(stored.to_text()),
+            (New::Json(value), None) => value.to_string(),
+        }
+    }
 }
 
 pub struct Verdict {
     pub kind: Kind,
     pub id: String,
     /// Of the row as it was decided on.
-    pub fingerprint: i64,
+    pub version: Version,
     pub outcome: Outcome,
     pub reason: Option<Reason>,
     pub writes: Vec<Write>,
@@ -39,8 +74,17 @@ impl Verdict {
     }
 }
 
-/// A reference that was inserted: its id and its fingerprint.
-pub type Inserted = (String, Option<String>);
+/// A reference that was inserted.
+pub struct Inserted {
+    pub id: Id,
+    pub fingerprint: Option<String>,
+}
+
+/// The id of a reference, as its column has it.
+pub enum Id {
+    Uuid([u8; 16]),
+    Text(String),
+}
 
 /// A decided slice.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use super::place::{unnested, Parameters, Place};
 use super::tables::{Keep, Keyed};
 use super::{Counters, Element, Fate};
-use crate::engine::journal::CELL_SET;
+use crate::engine::journal::{fingerprint, CELL_SET, FINGERPRINT};
 use crate::engine::relation::{quote_ident, quote_literal, Relation};
 use crate::error::Result;
 use crate::postgres::spi::{Connection, Mode, Statement};
@@ -43,10 +43,21 @@ impl Cell {
             _ => "",
         };
         let (before, after) = (value(relation, column, "u.before"), value(relation, column, "u.after"));
+        let is_after = format!("{cell}{cast} IS NOT DISTINCT FROM ({after}){cast}");
+        // Of a jsonb value its fingerprint may be known only.
+        let (is_after, text) = if relation.is_of_type(column, pgrx::pg_sys::JSONBOID) {
+            let is_short = format!("u.after LIKE '{FINGERPRINT}%'");
+            (
+                format!("CASE WHEN {is_short} THEN false ELSE {is_after} END"),
+                format!("CASE WHEN {is_short} THEN {cell}::pg_catalog.text END"),
+            )
+        } else {
+            (is_after, "NULL::pg_catalog.text".to_owned())
+        };
         Cell {
             ids_are_uuids: table.ids_are_uuids(),
             read: Statement::new(format!(
-                "SELECT u.n, {cell}{cast} IS NOT DISTINCT FROM ({after}){cast}, {cell}{cast} IS NOT DISTINCT FROM ({before}){cast}, {}
+                "SELECT u.n, {is_after}, {cell}{cast} IS NOT DISTINCT FROM ({before}){cast}, {}, {text}
                  FROM {unnested} JOIN {name} r ON r.{key} = u.id",
                 keep.sql()
             )),
@@ -84,7 +95,12 @@ impl Place for Cell {
         let rows = connection.run(&self.read, mode, parameters);
         for row in 0..rows.len() {
             let Some(n) = rows.get::<i64>(row, 0) else { continue };
-            fates[n as usize - 1] = if rows.get(row, 1) == Some(true) {
+            let index = n as usize - 1;
+            let is_after = match rows.text(row, 4) {
+                Some(text) => elements[index].after == Some(fingerprint(&text)),
+                None => rows.get(row, 1) == Some(true),
+            };
+            fates[index] = if is_after {
                 self.keep.reason(rows.get(row, 3)).map_or(Fate::Undo, Fate::Conflict)
             } else if rows.get(row, 2) == Some(true) {
                 Fate::Already

@@ -6,7 +6,7 @@ use super::place::{unnested, Parameters, Place};
 use super::references::{Going, References};
 use super::tables::{Keep, Keyed};
 use super::{Counters, Element, Fate};
-use crate::engine::journal::{row_fingerprint, ROW_INSERTED};
+use crate::engine::journal::{fingerprint, row_text, ROW_INSERTED};
 use crate::engine::relation::quote_ident;
 use crate::error::Result;
 use crate::postgres::spi::{Connection, Mode, Statement};
@@ -38,9 +38,8 @@ impl InsertedRows {
         Ok(InsertedRows {
             ids_are_uuids: table.ids_are_uuids(),
             read: Statement::new(format!(
-                "SELECT u.n, {} IS NOT DISTINCT FROM u.after OR u.after IS NULL, {}
-                 FROM {unnested} JOIN {name} r ON r.{key} = u.id",
-                content.map_or_else(|| "u.after".to_owned(), |columns| row_fingerprint("r", columns)),
+                "SELECT u.n, {}, {} FROM {unnested} JOIN {name} r ON r.{key} = u.id",
+                content.map_or_else(|| "NULL::pg_catalog.text".to_owned(), |columns| row_text("r", columns)),
                 keep.sql()
             )),
             references: References::find(connection, (relation, &table.key), None, going)?,
@@ -74,9 +73,12 @@ impl Place for InsertedRows {
         let rows = connection.run(&self.read, mode, parameters);
         for row in 0..rows.len() {
             let Some(n) = rows.get::<i64>(row, 0) else { continue };
-            fates[n as usize - 1] = match self.keep.reason(rows.get(row, 2)) {
+            let index = n as usize - 1;
+            // Where no fingerprint was kept, any row is as it was.
+            let is_as_made = |made: &String| rows.text(row, 1).is_none_or(|text| *made == fingerprint(&text));
+            fates[index] = match self.keep.reason(rows.get(row, 2)) {
                 Some(reason) => Fate::Conflict(reason),
-                None if rows.get(row, 1) == Some(true) => Fate::Undo,
+                None if elements[index].after.as_ref().is_none_or(is_as_made) => Fate::Undo,
                 None => Fate::Conflict("row_changed"),
             };
         }
