@@ -85,11 +85,15 @@ fn thumbnails(client: &mut Client) -> Result<(), Box<dyn Error>> {
                     Some(found) => Some(found),
                     None => transaction.query_opt(&by_result, &[&at])?,
                 };
-                let Some(source) = found.and_then(|found| found.get::<_, Option<String>>(0)) else { break };
+                let Some(source) = found.and_then(|found| found.get::<_, Option<String>>(0)) else {
+                    break;
+                };
                 if !seen.insert(source.clone()) {
                     break;
                 }
-                let Some(row) = transaction.query_opt(&media, &[&source])? else { break };
+                let Some(row) = transaction.query_opt(&media, &[&source])? else {
+                    break;
+                };
                 let is_private = row.get::<_, Option<bool>>(2) == Some(false);
                 if is_private && !receiver_is_private {
                     break;
@@ -115,7 +119,6 @@ fn content_type(key: &str, default: &'static str) -> &'static str {
         "mp4" => "video/mp4",
         "webm" => "video/webm",
         "mov" => "video/quicktime",
-        "py" => "text/x-python",
         _ => default,
     }
 }
@@ -176,7 +179,7 @@ fn scenes(client: &mut Client) -> Result<(), Box<dyn Error>> {
                 key: chunk_key,
             };
             let source = row.get::<_, Option<String>>(5).map(|key| {
-                let origin = url.as_deref().and_then(|url| url.splitn(4, '/').nth(2));
+                let origin = url.as_deref().and_then(|url| url.split('/').nth(2));
                 Asset {
                     content_type: content_type(&key, "text/plain"),
                     checksum: None,
