@@ -1,5 +1,28 @@
 //! How each job reads a page and applies its decisions: SQL over arrays.
 
+/// The counters that core's rules of a job count, as the engine takes them.
+macro_rules! tally_of_core {
+    ($counters:ty) => {
+        impl crate::engine::Tally for $counters {
+            fn names() -> Vec<&'static str> {
+                <$counters>::default().columns().map(|(name, _)| name).collect()
+            }
+
+            fn values(&self) -> Vec<i64> {
+                self.columns().map(|(_, value)| value).collect()
+            }
+
+            fn add(&mut self, other: &Self) {
+                <$counters>::add(self, other);
+            }
+
+            fn check(&self) -> std::result::Result<(), &'static str> {
+                <$counters>::check(self)
+            }
+        }
+    };
+}
+
 pub mod asset_keys;
 pub mod asset_tables;
 pub mod collection_ingest;

@@ -314,6 +314,39 @@ fn missing_tables_and_columns_are_named_in_one_error() {
 }
 
 #[test]
+fn a_partitioned_table_is_written_and_taken_back() {
+    each_server(|server| {
+        let (database, mut session) = with_chain(server, 60);
+        session.run(
+            "ALTER TABLE media RENAME TO one; CREATE TABLE media (LIKE one INCLUDING DEFAULTS, PRIMARY KEY (id)) PARTITION BY HASH (id);
+             CREATE TABLE media_0 PARTITION OF media FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+             CREATE TABLE media_1 PARTITION OF media FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+             INSERT INTO media SELECT * FROM one",
+        );
+        let before = contents(&mut session, &TABLES);
+        // Rows lie at the same places in both.
+        let mut other = database.session();
+        other.run("BEGIN; UPDATE media SET thumbnail_url = '/mine' WHERE id = 'v007'");
+        let run =
+            media_assets_tests::runs::Background::start(&database, None, "SET media_assets.lock_timeout = 0", EXECUTE);
+        session.wait_until(&format!(
+            "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {}",
+            run.process_id
+        ));
+        other.run("COMMIT");
+        run.finish();
+        assert_eq!(
+            session.rows("SELECT thumbnail_url, count(*) FROM media GROUP BY 1 ORDER BY 1"),
+            [["/mine", "54"], ["/s", "7"]].map(|row| row.map(|text| Some(text.to_owned())))
+        );
+        let run_id = last_run(&mut session);
+        undo(&mut session, run_id).expect(&[("conflicts", 0), ("errors", 0)]);
+        session.run("UPDATE media SET thumbnail_url = NULL WHERE id = 'v007'");
+        assert_eq!(contents(&mut session, &TABLES), before);
+    });
+}
+
+#[test]
 fn works_through_views_and_needs_no_more_than_its_rights() {
     each_server(|server| {
         let (database, mut session) = with_chain(server, 5);

@@ -12,7 +12,7 @@ use media_assets_core::jobs::i2v_thumbnails::{decide, is_missing_url, Counters, 
 
 use crate::engine::journal::Changes;
 use crate::engine::ledger::decisions::Decision;
-use crate::engine::{Job, Stale, Tally};
+use crate::engine::{Job, Stale};
 use crate::error::Result;
 use crate::jobs::keyset::{Keyset, Scope};
 use crate::jobs::row_version::Version;
@@ -23,23 +23,7 @@ use known::{columns, Loader, Row, Store};
 pub use tables::Tables;
 use write::{After, Writer};
 
-impl Tally for Counters {
-    fn names() -> Vec<&'static str> {
-        Counters::default().columns().map(|(name, _)| name).collect()
-    }
-
-    fn values(&self) -> Vec<i64> {
-        self.columns().map(|(_, value)| value).collect()
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.add(other);
-    }
-
-    fn check(&self) -> std::result::Result<(), &'static str> {
-        self.check()
-    }
-}
+tally_of_core!(Counters);
 
 /// What becomes of one video.
 pub struct Verdict {

@@ -11,7 +11,6 @@ mod write;
 
 use media_assets_core::jobs::s3_assets::Counters;
 
-use crate::engine::Tally;
 pub use tables::{Found, Tables, REFERENCE, REFERENCE_KEY, SCENE_INPUT, SCENE_NEW, SESSION_INPUT, SESSION_NEW};
 pub use verdict::{Decided, New};
 pub use write::REFERENCE_CONTENT;
@@ -19,20 +18,4 @@ pub use write::REFERENCE_CONTENT;
 /// The job's name in the ledger and in messages.
 const NAME: &str = "s3_assets";
 
-impl Tally for Counters {
-    fn names() -> Vec<&'static str> {
-        Counters::default().columns().map(|(name, _)| name).collect()
-    }
-
-    fn values(&self) -> Vec<i64> {
-        self.columns().map(|(_, value)| value).collect()
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.add(other);
-    }
-
-    fn check(&self) -> std::result::Result<(), &'static str> {
-        self.check()
-    }
-}
+tally_of_core!(Counters);
