@@ -41,7 +41,6 @@ pub struct Verdict {
 }
 
 /// The map lies in the slice's memory.
-#[derive(Clone)]
 struct Before {
     version: Version,
     thumbnail_url: Option<String>,
