@@ -24,6 +24,7 @@ mod programs;
 pub mod psql;
 pub mod random;
 pub mod runs;
+pub mod samples;
 pub mod scenarios;
 pub mod school;
 pub mod standby;

@@ -14,7 +14,7 @@ pub use write::enriched_of;
 
 use crate::engine::journal::{Changes, CELL_SET, ROW_INSERTED};
 use crate::engine::ledger::decisions::Decision;
-use crate::engine::{Job, Stale, Tally};
+use crate::engine::{Job, Stale};
 use crate::error::Result;
 use crate::postgres::arrays;
 use crate::postgres::jsonb::Jsonb;
@@ -25,23 +25,7 @@ use read::{Candidate, Page, Reader};
 use tables::Tables;
 use write::Writer;
 
-impl Tally for Counters {
-    fn names() -> Vec<&'static str> {
-        Counters::default().columns().map(|(name, _)| name).collect()
-    }
-
-    fn values(&self) -> Vec<i64> {
-        self.columns().map(|(_, value)| value).collect()
-    }
-
-    fn add(&mut self, other: &Self) {
-        Counters::add(self, other);
-    }
-
-    fn check(&self) -> std::result::Result<(), &'static str> {
-        Counters::check(self)
-    }
-}
+tally_of_core!(Counters);
 
 /// `meta` of an enriched row, before and after, as jsonb text.
 #[derive(Default)]
