@@ -12,6 +12,9 @@ pub const ROW_INSERTED: &str = "row_inserted";
 /// that SQL NULL and JSON null differ, of any other type `to_jsonb(column) #>> '{}'`.
 pub const CELL_SET: &str = "cell_set";
 
+/// A row that the run changed or removed as a whole: `before` and `after` are it as jsonb text, `after` NULL where it went.
+pub const ROW_REPLACED: &str = "row_replaced";
+
 /// An expression that tells whether these columns of the row `alias` are as they were. Their texts must not depend on
 /// settings of the session; the hash is the same on every server, so that a run can be taken back after a restore.
 pub fn row_fingerprint(alias: &str, columns: &[&str]) -> String {

@@ -64,10 +64,12 @@ impl JellyfinOptions {
         let rest = ["http://", "https://"]
             .into_iter()
             .find_map(|scheme| public_base.strip_prefix(scheme));
-        if !rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace) && !rest.contains('@')) {
+        // The rest of a link is put behind it.
+        let is_base = |rest: &str| !rest.is_empty() && !rest.contains(|c: char| c.is_whitespace() || "@?#".contains(c));
+        if !rest.is_some_and(is_base) {
             return Err(invalid_argument(
                 "public_base is no address of a web server",
-                "public_base => 'https://watch.example.org', with a path where Jellyfin has one, and without user or password.",
+                "public_base => 'https://watch.example.org', with a path where Jellyfin has one, and without user, password, ? or #.",
             ));
         }
         if max_rows.is_some_and(|max| max < 0) {
@@ -218,5 +220,9 @@ impl Program for JellyfinProgram {
 
     fn max_rows(&self) -> Option<i64> {
         self.options.max_rows
+    }
+
+    fn failures_fill_limit(&self) -> bool {
+        JellyfinMetadata::FAILURES_FILL_LIMIT
     }
 }

@@ -9,6 +9,7 @@ mod items;
 mod keys;
 pub mod program;
 mod references;
+mod replaced;
 mod rows;
 mod subject;
 mod tables;

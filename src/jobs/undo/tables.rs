@@ -1,12 +1,13 @@
-//! Undo of the jobs whose changes are rows inserted and values of columns set: one entry for each.
+//! Undo of the jobs whose changes are rows inserted or replaced and values of columns set: one entry for each.
 
 use std::rc::Rc;
 
 use super::cells::Cells;
+use super::replaced::ReplacedRows;
 use super::rows::InsertedRows;
 use super::subject::Subject;
 use super::{Element, Kind};
-use crate::engine::journal::{CELL_SET, ROW_INSERTED};
+use crate::engine::journal::{CELL_SET, ROW_INSERTED, ROW_REPLACED};
 use crate::engine::ledger::runs::Run;
 use crate::engine::ledger::Ledger;
 use crate::engine::relation::Relation;
@@ -38,7 +39,7 @@ pub struct KeepRule {
     pub condition: &'static str,
 }
 
-/// The jobs whose changes are of these two kinds.
+/// The jobs whose changes are of these kinds.
 pub const TABLE_JOBS: &[TableJob] = &[
     TableJob {
         name: "i2v_thumbnails",
@@ -81,7 +82,7 @@ pub const TABLE_JOBS: &[TableJob] = &[
     },
 ];
 
-const PHASES: [&str; 2] = ["cells", "rows"];
+const PHASES: [&str; 3] = ["cells", "rows", "replaced"];
 
 /// The reasons that a job has for one column or relation.
 pub struct Keep {
@@ -137,6 +138,8 @@ pub struct TableScope {
     relations: Vec<Relation>,
     /// The run inserted rows into these.
     inserted: Vec<Keyed>,
+    /// The run changed or removed whole rows of these.
+    replaced: Vec<Keyed>,
     /// The run set values of these columns.
     set: Vec<(Keyed, String)>,
     /// How many values the run wrote.
@@ -161,6 +164,7 @@ impl TableScope {
             job,
             relations,
             inserted: Vec::new(),
+            replaced: Vec::new(),
             set: Vec::new(),
             written: 0,
         };
@@ -178,7 +182,7 @@ impl TableScope {
             connection,
             Mode::Read,
             "SELECT action, relation, column_name, sum(cardinality(coalesce(ids, uuids::text[])))::bigint
-             FROM ~backfill_changes WHERE run_id = $1 AND action IN ('row_inserted', 'cell_set')
+             FROM ~backfill_changes WHERE run_id = $1 AND action IN ('row_inserted', 'row_replaced', 'cell_set')
              GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
             &[undone.run_id.into()],
         );
@@ -192,6 +196,7 @@ impl TableScope {
             let table = scope.keyed(connection, undone, recorded_as)?;
             match action.as_str() {
                 ROW_INSERTED => scope.inserted.push(table),
+                ROW_REPLACED => scope.replaced.push(table),
                 CELL_SET if table.relation.has(&column) => scope.set.push((table, column)),
                 _ => {}
             }
@@ -257,6 +262,11 @@ impl Subject for TableScope {
             // They are locked before they go.
             rights::check_privilege(connection, &table.relation, "UPDATE", &[&table.key])?;
         }
+        for table in &self.replaced {
+            let columns: Vec<&str> = table.relation.columns.keys().map(String::as_str).collect();
+            rights::check_privilege(connection, &table.relation, "INSERT", &columns)?;
+            rights::check_privilege(connection, &table.relation, "UPDATE", &columns)?;
+        }
         for (table, column) in &self.set {
             rights::check_privilege(connection, &table.relation, "UPDATE", &[column])?;
         }
@@ -277,6 +287,7 @@ impl Subject for TableScope {
         Ok(vec![
             Box::new(Cells::new(cells.collect())),
             Box::new(InsertedRows::new(connection, tables.collect())?),
+            Box::new(ReplacedRows::new(&self.replaced)),
         ])
     }
 
