@@ -50,6 +50,8 @@ pub enum Reply {
     Json(u16, Value),
     /// A status with Retry-After, in seconds or as a date.
     Later(u16, String),
+    /// A redirection to this address.
+    Moved(String),
     /// A body that is no JSON.
     Text(u16, String),
     /// Half of the body that was announced.
@@ -171,6 +173,7 @@ fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<Request>>, handler: &Han
             "{\"error\":\"later\"}",
             None,
         ),
+        Reply::Moved(address) => answer(302, &format!("Location: {address}\r\n"), "", None),
         Reply::Text(status, body) => answer(status, "", &body, None),
         Reply::Half(body) => {
             let body = body.to_string();

@@ -4,6 +4,7 @@
 mod schema;
 
 use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use media_assets_tests::each_server;
@@ -296,5 +297,35 @@ fn what_is_not_set_or_makes_no_sense_is_said() {
         let gone = run_client(&database, "http://127.0.0.1:9", &with("fetch", &["--tries", "2"]));
         assert_eq!(gone.code, Some(3), "{}", gone.text);
         assert_eq!(stub.count(), 0);
+    });
+}
+
+#[test]
+fn on_a_terminal_there_is_a_bar() {
+    each_server(|server| {
+        let (database, _session) = published_board(server, 9);
+        let stub = Stub::start(|request| Reply::Slow(Duration::from_millis(80), Box::new(honest(request))));
+        let plain = client(&database, &stub.base(), &with("fetch", &["--batch", "2"]));
+        let words = [plain.get_program()].into_iter().chain(plain.get_args());
+        let line: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+        // `script` gives the program a terminal and repeats what it writes there
+        let mut terminal = Command::new("script");
+        terminal
+            .args(["-qec", &line.join(" "), "/dev/null"])
+            .env("TERM", "xterm");
+        terminal.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let shown = ended(terminal.stdin(Stdio::null()).output().expect("script starts"));
+        assert_eq!(shown.code, Some(0), "{}", shown.text);
+        assert!(shown.text.contains('█') && shown.text.contains("/9 "), "{}", shown.text);
+        assert!(
+            shown.text.contains("fetched: 8 answered, 1 not found, 0 failed"),
+            "{}",
+            shown.text
+        );
+        assert!(
+            !shown.text.lines().any(|line| line.starts_with("asked ")),
+            "{}",
+            shown.text
+        );
     });
 }

@@ -346,6 +346,29 @@ fn a_certificate_is_taken_from_whom_the_user_trusts() {
 }
 
 #[test]
+fn a_server_that_repeats_the_key_does_not_make_it_known() {
+    each_server(|server| {
+        let (database, mut session) = published_board(server, 4);
+        let stub = Stub::start(|request| match request.parameter("ids") {
+            // what is asked for must not be carried to wherever a server points
+            Some("i1") => Reply::Moved(format!("http://127.0.0.1:9/Items?api_key={KEY}")),
+            Some("i2") => Reply::Text(200, format!("<p>{KEY}</p>")),
+            Some("i3") => Reply::Json(400, json!({"X-Emby-Token": KEY})),
+            _ => Reply::Text(500, format!("X-Emby-Token: {KEY}")),
+        });
+        let fetched = run_client(&database, &stub.base(), &with("fetch", &["--tries", "1"]));
+        assert_eq!(fetched.code, Some(4), "{}", fetched.text);
+        assert_eq!(
+            session.text("SELECT string_agg(item_id || ' ' || http_status, ', ' ORDER BY item_id) FROM jellyfin_items WHERE error IS NOT NULL"),
+            "i1 302, i2 502, i3 400, i4 500"
+        );
+        assert!(session.is_true(&format!(
+            "SELECT bool_and(to_jsonb(i)::text NOT LIKE '%{KEY}%') AND count(*) FILTER (WHERE error LIKE '%***%') = 3 FROM jellyfin_items i"
+        )));
+    });
+}
+
+#[test]
 fn an_event_that_fails_eight_times_is_failed_and_listed() {
     each_server(|server| {
         let (database, mut session) = queued_board(server, 2);
