@@ -69,14 +69,13 @@ impl Faults {
     }
 }
 
-/// Two calls at once, each of which may be killed in the middle of its work. Gives how many were killed.
-fn two_calls(database: &Database, stub: &Stub, arguments: &[&str], random: &mut StdRng) -> u32 {
+/// Two calls at once, each of which may be killed after at most `most` requests of both. Gives how many were killed.
+fn two_calls(database: &Database, stub: &Stub, arguments: &[&str], most: usize, random: &mut StdRng) -> u32 {
     let before = stub.count();
     let mut calls: Vec<(Child, Option<usize>)> = (0..2)
         .map(|_| {
             let call = client(database, &stub.base(), arguments).spawn();
-            // After so many requests of both.
-            let end = random.gen_bool(0.5).then(|| before + random.gen_range(1..30));
+            let end = random.gen_bool(0.6).then(|| before + random.gen_range(1..=most));
             (call.expect("the client starts"), end)
         })
         .collect();
@@ -120,13 +119,17 @@ fn whatever_is_killed_every_candidate_comes_to_its_end() {
         let answering = Arc::clone(&faults);
         let stub = Stub::start(move |request| answering.reply(request));
         let mut random = StdRng::seed_from_u64(seed + 1);
-        let batch = (rows / 20).clamp(4, 50).to_string();
+        // So much that each round leaves something to the next.
+        let (batch, limit) = ((rows / 20).clamp(4, 50).to_string(), (rows / 6).to_string());
         let fetch = with("fetch", &["--batch", &batch, "--concurrency", "4", "--tries", "3"]);
         let publish = with("publish", &["--concurrency", "8", "--tries", "2", "--lease", "1500ms"]);
+        let limit = ["--limit", limit.as_str()];
+        let (some_fetched, some_published) = ([&fetch[..], &limit].concat(), [&publish[..], &limit].concat());
+        let most = rows as usize;
         let options = format!("{{\"backfill_version\": \"{VERSION}\", \"public_base\": \"{BASE}\"}}");
         let mut killed = 0;
         for _ in 0..6 {
-            killed += two_calls(&database, &stub, &fetch, &mut random);
+            killed += two_calls(&database, &stub, &some_fetched, most / 40 + 4, &mut random);
             // the run in the database is killed too, and what it left is gone on with
             let mut victim = database.session();
             victim.run("SET media_assets.progress = off");
@@ -140,7 +143,7 @@ fn whatever_is_killed_every_candidate_comes_to_its_end() {
                 session.run(&format!("SELECT pg_terminate_backend({process_id})"));
             }
             let _ = run.join();
-            killed += two_calls(&database, &stub, &publish, &mut random);
+            killed += two_calls(&database, &stub, &some_published, most / 8 + 4, &mut random);
         }
         eprintln!("{killed} calls were killed; {} requests so far", stub.count());
         assert!(killed > 0, "nothing was killed in the middle of its work");
