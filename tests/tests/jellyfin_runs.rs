@@ -423,5 +423,11 @@ fn rows_that_always_fail_keep_no_place_in_a_canary() {
         assert_eq!(session.number("SELECT count(*) FROM event_outbox"), 7);
         assert_eq!(canary(&mut session, 1), (5, 1, 4));
         assert_eq!(canary(&mut session, 3), (4, 0, 4));
+        // when the cause is mended, the run that met them takes them up again
+        session.run("DROP TRIGGER refuse ON studio_board");
+        let run_id = session.number("SELECT run_id FROM backfill_runs WHERE mode = 'procedure'");
+        assert_eq!(session.number(&format!("SELECT retry_quarantined({run_id})")), 4);
+        session.run(&format!("CALL resume_backfill({run_id})"));
+        assert_eq!(session.number("SELECT count(*) FROM event_outbox"), 12);
     });
 }

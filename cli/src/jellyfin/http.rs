@@ -255,7 +255,7 @@ impl Server {
     }
 }
 
-/// Retry-After: seconds, or a date, which is counted from the server's own where it says it.
+/// Retry-After: seconds, or a date, which is counted from the server's own where it says it. "At once" leaves it to us.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim().to_owned());
     let value = text("retry-after")?;
@@ -267,7 +267,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         then.duration_since(now.unwrap_or_else(SystemTime::now))
             .unwrap_or_default()
     };
-    Some(asked.min(LONGEST_REST))
+    Some(asked.min(LONGEST_REST)).filter(|asked| !asked.is_zero())
 }
 
 /// The failure that ends a call because of a server.
@@ -305,12 +305,12 @@ mod tests {
         let now = Some("Wed, 21 Oct 2015 07:28:00 GMT");
         for (value, expected) in [
             ("7", Some(7)),
-            (" 0 ", Some(0)),
+            (" 0 ", None),
             ("Wed, 21 Oct 2015 07:30:00 GMT", Some(120)),
             ("Wednesday, 21-Oct-15 07:28:05 GMT", Some(5)),
             ("Wed Oct 21 07:29:00 2015", Some(60)),
             // it has passed
-            ("Wed, 21 Oct 2015 07:00:00 GMT", Some(0)),
+            ("Wed, 21 Oct 2015 07:00:00 GMT", None),
             ("99999999999999999999999", Some(86_400)),
             ("soon", None),
             ("-5", None),
@@ -319,7 +319,7 @@ mod tests {
         ] {
             assert_eq!(asked(value, now), expected, "{value}");
         }
-        assert_eq!(asked("Wed, 21 Oct 2015 07:30:00 GMT", None), Some(0));
+        assert_eq!(asked("Wed, 21 Oct 2015 07:30:00 GMT", None), None);
         let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
         assert!(asked(&soon, None).is_some_and(|asked| (58..=60).contains(&asked)));
         assert_eq!(retry_after(&HeaderMap::new()), None);
