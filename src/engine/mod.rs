@@ -56,7 +56,9 @@ pub trait Job {
     const FAILURES_FILL_LIMIT: bool = true;
 
     /// About how many rows there are, for progress lines.
-    fn estimate(&self, connection: &Connection) -> Option<i64>;
+    fn estimate(&self, _connection: &Connection) -> Option<i64> {
+        None
+    }
     /// At most `limit` rows behind the cursor `after`, in order.
     fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Self::Page;
     /// The rows of the scope that have these ids, in their order; those that have gone are left out.
@@ -101,7 +103,9 @@ pub trait Job {
     ///
     /// # Errors
     /// 53400 when there is more to remember than `media_assets.dry_run_memory` allows.
-    fn remember(&mut self, decided: &Self::Decided) -> Result<()>;
+    fn remember(&mut self, _decided: &Self::Decided) -> Result<()> {
+        Ok(())
+    }
     /// What was written and what was there before, for undo; asked of settled slices where that is kept.
     fn changes(&self, decided: &Self::Decided, changes: &mut Changes);
     /// The decisions on single items that `level` wants kept.

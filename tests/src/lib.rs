@@ -26,6 +26,7 @@ pub mod psql;
 pub mod random;
 pub mod relay;
 pub mod runs;
+pub mod samples;
 pub mod scenarios;
 pub mod school;
 pub mod standby;

@@ -2,8 +2,9 @@
 
 use media_assets_tests::json::vectors;
 use media_assets_tests::runs::{conflicts, last_run, undo};
+use media_assets_tests::samples::with_chain;
 use media_assets_tests::scenarios::{check, compare_counters, compare_rows, contents, insert, reject, rows};
-use media_assets_tests::{each_server, words, Database, Server, Session};
+use media_assets_tests::{each_server, words, Session};
 use serde_json::{json, Value};
 
 const DRY: &str = "SELECT * FROM backfill_i2v_thumbnails()";
@@ -105,21 +106,6 @@ fn i2v_scenarios() {
             check(&mut session, &cases, |session, vector| scenario(session, vector, batch));
         }
     });
-}
-
-/// An image `i`, and a chain of videos in which each is made from the one before: `v001` from `i`, `v002` from `v001` …
-fn with_chain(server: &Server, length: u32) -> (Database, Session) {
-    let database = server.database();
-    let mut session = database.session();
-    session.run(&format!(
-        "SELECT * FROM create_media_tables();
-         INSERT INTO media (id, type, thumbnail_url, thumbnail_urls, updated_at) VALUES ('i', 'image', '/s', '{{\"small\": \"/s\"}}', '2020-01-01');
-         INSERT INTO media (id, type, updated_at) SELECT 'v' || lpad(n::text, 3, '0'), 'video', '2020-01-01' FROM generate_series(1, {length}) n;
-         INSERT INTO i2v_jobs (job_id, media_id, mode)
-         SELECT 'v' || lpad(n::text, 3, '0'), CASE n WHEN 1 THEN 'i' ELSE 'v' || lpad((n - 1)::text, 3, '0') END, 'video-extension'
-         FROM generate_series(1, {length}) n"
-    ));
-    (database, session)
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod worker;
 
 use crate::error::Result;
 use crate::postgres::spi::Connection;
-pub use phase::{Phase, PhaseOf};
+pub use phase::{phase_of, Phase, PhaseOf};
 pub use worker::work;
 
 /// The organizations of a range: those for whose id's text the first two bytes of the SHA-256 are within it.

@@ -141,10 +141,6 @@ impl Job for JellyfinMetadata {
     // The next canary meets them again: its place belongs to the others.
     const FAILURES_FILL_LIMIT: bool = false;
 
-    fn estimate(&self, _: &Connection) -> Option<i64> {
-        None
-    }
-
     fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
         self.look_again = false;
         let after = after.and_then(|after| after.parse().ok());
@@ -240,10 +236,6 @@ impl Job for JellyfinMetadata {
 
     fn id(page: &Page, index: usize) -> String {
         page.id(index).to_string()
-    }
-
-    fn remember(&mut self, _: &Decided) -> Result<()> {
-        Ok(())
     }
 
     fn changes(&self, decided: &Decided, changes: &mut Changes) {

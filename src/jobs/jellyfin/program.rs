@@ -7,7 +7,7 @@ use super::tables::{Found, Tables};
 use super::{mode_name, Counters, JellyfinMetadata};
 use crate::engine::ledger::record::{NewRun, RunMode};
 use crate::engine::ledger::runs::Run;
-use crate::engine::long::{Buckets, Phase, PhaseOf, Program};
+use crate::engine::long::{phase_of, Buckets, Phase, Program};
 use crate::engine::options::GivenOptions;
 use crate::engine::relation::LockTarget;
 use crate::engine::{Job, Tally};
@@ -211,11 +211,7 @@ impl Program for JellyfinProgram {
     }
 
     fn open(&self, connection: &Connection, buckets: Buckets) -> Result<Vec<Box<dyn Phase>>> {
-        Ok(vec![Box::new(PhaseOf {
-            job: self.job(connection, buckets, true),
-            counts: true,
-            begin: |_: &mut JellyfinMetadata, _: &Connection| Ok(()),
-        })])
+        Ok(vec![phase_of(self.job(connection, buckets, true))])
     }
 
     fn max_rows(&self) -> Option<i64> {

@@ -7,6 +7,7 @@ mod cells;
 mod ingest;
 mod items;
 mod keys;
+mod place;
 pub mod program;
 mod references;
 mod replaced;

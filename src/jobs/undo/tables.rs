@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
-use super::cells::Cells;
+use super::cells::Cell;
+use super::place::Places;
+use super::references::Going;
 use super::replaced::ReplacedRows;
 use super::rows::InsertedRows;
 use super::subject::Subject;
-use super::{Element, Kind};
+use super::Kind;
 use crate::engine::journal::{CELL_SET, ROW_INSERTED, ROW_REPLACED};
 use crate::engine::ledger::runs::Run;
 use crate::engine::ledger::Ledger;
@@ -276,40 +278,28 @@ impl Subject for TableScope {
     fn kinds(&self, connection: &Connection, _: i64, _: &Rc<Ledger>) -> Result<Vec<Box<dyn Kind>>> {
         let cells = self.set.iter().map(|(table, column)| {
             let keep = self.keep(&table.relation, Some(column));
-            (table.clone(), column.clone(), keep)
+            let place = (table.recorded_as.clone(), Some(column.clone()));
+            (place, Cell::new(table, column, keep))
         });
         let tables = self.inserted.iter();
-        let tables = tables.map(|table| {
-            let of_table = |(name, _): &&(&str, &'static [&'static str])| *name == table.relation.name;
-            let fingerprint = self.job.fingerprints.iter().find(of_table).map(|(_, columns)| *columns);
-            (table.clone(), fingerprint, self.keep(&table.relation, None))
-        });
+        let going = Going::of(connection, tables.clone().map(|table| (&table.relation, &*table.key)));
+        let inserted: Result<Vec<_>> = tables
+            .map(|table| {
+                let of_table = |(name, _): &&(&str, &'static [&'static str])| *name == table.relation.name;
+                let content = self.job.fingerprints.iter().find(of_table).map(|(_, columns)| *columns);
+                let keep = self.keep(&table.relation, None);
+                let place = (table.recorded_as.clone(), None);
+                Ok((place, InsertedRows::new(connection, table, content, keep, &going)?))
+            })
+            .collect();
+        let replaced = self.replaced.iter();
+        let replaced = replaced.map(|table| ((table.recorded_as.clone(), None), ReplacedRows::new(table)));
         Ok(vec![
-            Box::new(Cells::new(cells.collect())),
-            Box::new(InsertedRows::new(connection, tables.collect())?),
-            Box::new(ReplacedRows::new(&self.replaced)),
+            Box::new(Places::new(cells)),
+            Box::new(Places::new(inserted?)),
+            Box::new(Places::new(replaced)),
         ])
     }
 
     fn begin(&self, _: &Connection, _: i64) {}
-}
-
-/// Elements of one relation and column, and their places.
-type Group<'e> = (Vec<usize>, Vec<&'e Element>);
-
-/// The elements whose place is wanted, grouped by relation and column, in the order in which these come.
-pub fn by_place(elements: &[Element], wanted: impl Fn(usize) -> bool) -> Vec<Group<'_>> {
-    let mut groups: Vec<Group<'_>> = Vec::new();
-    for (place, element) in elements.iter().enumerate().filter(|(place, _)| wanted(*place)) {
-        let same =
-            |group: &&mut Group<'_>| group.1[0].relation == element.relation && group.1[0].column == element.column;
-        match groups.iter_mut().find(same) {
-            Some(group) => {
-                group.0.push(place);
-                group.1.push(element);
-            }
-            None => groups.push((vec![place], vec![element])),
-        }
-    }
-    groups
 }
