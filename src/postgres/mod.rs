@@ -19,6 +19,7 @@ pub mod subtransaction;
 pub mod time;
 pub mod transaction;
 pub mod transaction_end;
+pub mod transitions;
 pub mod trigger;
 pub mod user;
 pub mod view;

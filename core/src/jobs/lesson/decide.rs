@@ -2,6 +2,7 @@
 
 use super::{AssetId, Media, Normalized, Reason};
 use crate::jobs::counters::counters;
+use crate::json::Json;
 
 /// An asset that an item can be joined to, as the tables (or, in a dry run, the run so far) know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub trait Known {
     fn has_key(&self, id: AssetId, canonical_key: &str) -> bool;
     /// The asset with that key, those that this run created before included.
     fn by_key(&self, canonical_key: &str) -> Option<Found>;
-    /// Takes down that the run creates the asset of `media`; returns its id where one is made.
-    fn create<J>(&mut self, media: &Media<'_, J>) -> Option<AssetId>;
+    /// Takes down that the run creates the asset of `media`; returns it, with its id where one is made.
+    fn create<'a, J: Json<'a>>(&mut self, media: &Media<'a, J>) -> Found;
 }
 
 /// How an eligible item came to its asset.
@@ -63,7 +64,7 @@ impl Outcome {
 }
 
 /// Decides one item of a lesson. `known` is `None` for a lesson without an organization.
-pub fn decide<J, K: Known>(item: &Normalized<'_, J>, known: Option<&mut K>) -> Outcome {
+pub fn decide<'a, J: Json<'a>, K: Known>(item: &Normalized<'a, J>, known: Option<&mut K>) -> Outcome {
     let Some(known) = known else {
         return Outcome::Skipped(Reason::MissingOrganization);
     };
@@ -92,13 +93,7 @@ pub fn decide<J, K: Known>(item: &Normalized<'_, J>, known: Option<&mut K>) -> O
     }
     let (action, asset) = match known.by_key(&media.canonical_key) {
         Some(asset) => (Action::ReuseKey, asset),
-        None => (
-            Action::Create,
-            Found {
-                id: known.create(media),
-                has_byte_size: media.byte_size.is_some(),
-            },
-        ),
+        None => (Action::Create, known.create(media)),
     };
     let patch = asset.id.is_none() || media.asset_id != asset.id;
     Outcome::Eligible { action, asset, patch }
