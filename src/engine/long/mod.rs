@@ -76,6 +76,10 @@ pub trait Program {
     /// # Errors
     /// 0A000 with the reason when they cannot.
     fn check_can_be_shared(&self) -> Result<()>;
+    /// As [`Job::FAILURES_FILL_LIMIT`](super::Job::FAILURES_FILL_LIMIT) of the job whose rows are counted.
+    fn failures_fill_limit(&self) -> bool {
+        true
+    }
     /// The phases of the run, in order.
     ///
     /// # Errors
@@ -83,10 +87,6 @@ pub trait Program {
     fn open(&self, connection: &Connection, buckets: Buckets) -> Result<Vec<Box<dyn Phase>>>;
     /// Stop after that many rows.
     fn max_rows(&self) -> Option<i64>;
-    /// As [`Job::FAILURES_FILL_LIMIT`](super::Job::FAILURES_FILL_LIMIT) of the job whose rows are counted.
-    fn failures_fill_limit(&self) -> bool {
-        true
-    }
 }
 
 /// How a session left a run.
