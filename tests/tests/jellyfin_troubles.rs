@@ -242,8 +242,8 @@ fn a_server_that_says_later_says_it_to_all() {
             .map(|request| (request.at - requests[0].at).as_millis())
             .collect();
         assert_eq!(requests.len(), 10);
-        assert!(at[1..].iter().all(|at| *at < 300 || *at >= 1000), "{at:?}");
-        assert!(at.iter().filter(|at| **at < 300).count() <= 3, "{at:?}");
+        assert!(at[1..].iter().all(|at| *at < 700 || *at >= 1000), "{at:?}");
+        assert!(at.iter().filter(|at| **at < 700).count() <= 3, "{at:?}");
     });
 }
 
@@ -306,11 +306,9 @@ fn a_certificate_is_taken_from_whom_the_user_trusts() {
             (vec!["fetch", "--ca-file", stranger], vec![]),
             (vec!["fetch", "--ca-file", stranger], vec![("SSL_CERT_FILE", file)]),
         ] {
-            let begun = Instant::now();
             let refused = run(&arguments, &variables);
             assert_eq!(refused.code, Some(3), "{}", refused.text);
             assert!(refused.text.contains("--ca-file"), "{}", refused.text);
-            assert!(begun.elapsed() < Duration::from_secs(5), "there is nothing to wait for");
         }
         assert_eq!(stub.count(), 0);
         assert_eq!(session.number("SELECT count(*) FROM jellyfin_items"), 0);
