@@ -51,6 +51,9 @@ pub trait Job {
     /// What its rows are called in messages.
     const ROWS: &'static str;
     const ROW: &'static str;
+    /// Whether rows that could not be written count among the `max_rows`. Where the next run meets them again, they must
+    /// not: so many of them would keep every such run from the others.
+    const FAILURES_FILL_LIMIT: bool = true;
 
     /// About how many rows there are, for progress lines.
     fn estimate(&self, _connection: &Connection) -> Option<i64> {

@@ -76,6 +76,10 @@ pub trait Program {
     /// # Errors
     /// 0A000 with the reason when they cannot.
     fn check_can_be_shared(&self) -> Result<()>;
+    /// As [`Job::FAILURES_FILL_LIMIT`](super::Job::FAILURES_FILL_LIMIT) of the job whose rows are counted.
+    fn failures_fill_limit(&self) -> bool {
+        true
+    }
     /// The phases of the run, in order.
     ///
     /// # Errors
