@@ -233,7 +233,7 @@ fn a_savepoint_that_is_rolled_back_takes_the_run_with_it_and_says_so() {
         let before = everything(&mut session);
         session.run("SET client_min_messages = log");
         session.take_notices();
-        let mut events = |session: &mut Session, sql: &str| -> Vec<String> {
+        let events = |session: &mut Session, sql: &str| -> Vec<String> {
             session.run(sql);
             let said = session.take_notices();
             let ours = said

@@ -148,7 +148,8 @@ fn a_dry_run_writes_no_row() {
             "SELECT * FROM verify_collection_assets()",
         ] {
             // the caller's own transaction, which may write
-            session.run("VACUUM; BEGIN");
+            session.run("VACUUM");
+            session.run("BEGIN");
             session.run(call);
             assert_eq!(session.value("SELECT pg_current_xact_id_if_assigned()"), None, "{call}");
             session.run("COMMIT");

@@ -174,9 +174,11 @@ fn plan_in_full<'a>(stored: Option<&Stored<'a>>, item: &Item<'a>, enricher_check
 /// The stored content with its NULLs learned from `new`. A known value is never refreshed, the signature neither.
 /// `are_same_bytes`: both sides know a facet, and it is equal.
 fn filled_in<'a>(stored: &Stored<'a>, new: Content<'a>, are_same_bytes: bool) -> (Content<'a>, Option<String>) {
-    // Where nothing says that the bytes are the same, a size beside the mtime of others would be a change to the next run.
-    let of_other_bytes =
-        !are_same_bytes && stored.content.mtime.is_some() && new.mtime.is_some() && stored.content.mtime != new.mtime;
+    // The next run compares by the hash where this one learns it. Else, where nothing says that the bytes are the same, a
+    // size beside the mtime of others would be a change to it.
+    let is_compared_by_hash = stored.content.hash.is_none() && new.hash.is_some();
+    let other_mtime = stored.content.mtime.is_some() && new.mtime.is_some() && stored.content.mtime != new.mtime;
+    let of_other_bytes = other_mtime && !are_same_bytes && !is_compared_by_hash;
     let content = Content {
         hash: stored.content.hash.clone().or(new.hash),
         size: stored.content.size.or(new.size.filter(|_| !of_other_bytes)),
