@@ -1,14 +1,16 @@
 //! The items of an ingest as a job of the engine: page after page of the spool is decided against the stored rows.
 
+mod look_up;
 mod write;
 
 use std::borrow::Cow;
 use std::cell::Cell;
 
 use media_assets_core::jobs::collection_ingest::{
-    plan, without_secrets, Action, AssetState, Content, Counters, Item, Outcome, Refusal, Stored, Write,
+    plan, without_secrets, Action, AssetState, Content, Counters, Item, Outcome, Refusal, Write,
 };
 
+use self::look_up::{stored, Found, LookUps, Row, ROW};
 use super::call::Collection;
 use super::spool::{column, Spool};
 use super::tables::Tables;
@@ -19,7 +21,7 @@ use crate::engine::{Job, Stale, Tally};
 use crate::error::Result;
 use crate::postgres::arrays;
 use crate::postgres::memory::in_own_context;
-use crate::postgres::spi::{Connection, Mode, Parameter, Rows, Statement};
+use crate::postgres::spi::{Connection, Mode, Rows, Statement};
 use crate::settings::{self, LogDecisions};
 
 impl Tally for Counters {
@@ -38,56 +40,6 @@ impl Tally for Counters {
     fn check(&self) -> std::result::Result<(), &'static str> {
         Counters::check(self)
     }
-}
-
-/// A stored row, as far as a decision reads it.
-#[derive(Clone, Debug, PartialEq)]
-struct Row {
-    id: [u8; 16],
-    state: String,
-    is_deleted: bool,
-    hash: Option<String>,
-    size: Option<i64>,
-    /// As PostgreSQL counts it, infinite times too.
-    mtime: Option<i64>,
-    signature: Option<String>,
-    enrichers: Option<String>,
-}
-
-/// The columns of [`Row`], behind one that says which key it is of.
-const ROW: &str =
-    "a.uuid, a.state::pg_catalog.text, a.is_deleted, a.content_hash::pg_catalog.text, a.size::pg_catalog.int8,
-    a.mtime::pg_catalog.timestamptz, a.content_signature::pg_catalog.text, a.enricher_checksum::pg_catalog.text";
-
-impl Row {
-    fn read(rows: &Rows, row: usize) -> Option<Self> {
-        Some(Row {
-            id: rows.uuid(row, 1)?,
-            state: rows.text(row, 2)?,
-            is_deleted: rows.get(row, 3).unwrap_or_default(),
-            hash: rows.text(row, 4),
-            size: rows.get(row, 5),
-            mtime: rows.get(row, 6),
-            signature: rows.text(row, 7),
-            enrichers: rows.text(row, 8),
-        })
-    }
-}
-
-/// What a decision reads of a row that was found. `None` for a state that the rules do not know: such a row is left alone.
-fn stored(rows: &Rows, row: usize) -> Option<Stored<'_>> {
-    let text = |column| rows.get::<&str>(row, column).map(Cow::Borrowed);
-    Some(Stored {
-        state: AssetState::parse(rows.get(row, 2)?)?,
-        is_deleted: rows.get(row, 3).unwrap_or_default(),
-        content: Content {
-            hash: text(4),
-            size: rows.get(row, 5),
-            mtime: rows.get(row, 6).and_then(unix_time),
-        },
-        content_signature: text(7),
-        enricher_checksum: text(8),
-    })
 }
 
 /// What is written of an item, without borrowing from it.
@@ -153,15 +105,6 @@ impl Page {
     }
 }
 
-/// Rows that were looked up by the keys of some items.
-struct Found {
-    rows: Rows,
-    /// The item at which the look-up started.
-    from: usize,
-    /// For each item from there on the place of its row.
-    places: Vec<Option<usize>>,
-}
-
 pub struct Decided {
     pub fates: Vec<Fate>,
 }
@@ -173,7 +116,7 @@ pub struct Items {
     last_key: Option<String>,
     /// How much the log of decisions takes.
     logs: LogDecisions,
-    look_up: Statement,
+    look_ups: LookUps,
     lock: Statement,
     insert: Statement,
     update: Statement,
@@ -212,10 +155,7 @@ impl Items {
             assets: table.clone(),
             last_key: None,
             logs: if logs { settings::log_decisions() } else { LogDecisions::None },
-            look_up: Statement::new(format!(
-                "SELECT u.n, x.* FROM pg_catalog.unnest($1) WITH ORDINALITY u(key, n)
-                 CROSS JOIN LATERAL (SELECT {ROW} FROM {table} a WHERE a.collection_uuid = $2 AND a.canonical_key = u.key LIMIT 1) x"
-            )),
+            look_ups: LookUps::new(table, collection.uuid),
             lock: Statement::new(format!(
                 "SELECT u.n, {ROW}, {image} FROM pg_catalog.unnest($1) WITH ORDINALITY u(id, n) JOIN {table} a ON a.uuid = u.id
                  ORDER BY u.n FOR NO KEY UPDATE OF a"
@@ -267,27 +207,6 @@ impl Items {
         }
     }
 
-    /// Looks up the rows with the keys of the items `from..to`.
-    fn look_up(&self, connection: &Connection, mode: Mode, rows: &Rows, from: usize, to: usize) -> Found {
-        let keys = arrays::text((from..to).map(|row| rows.get::<&str>(row, column::KEY)));
-        let found = connection.run(
-            &self.look_up,
-            mode,
-            &[keys.into(), Parameter::uuid(self.collection.uuid)],
-        );
-        let mut places = vec![None; to - from];
-        for row in 0..found.len() {
-            if let Some(n) = found.get::<i64>(row, 0) {
-                places[n as usize - 1] = Some(row);
-            }
-        }
-        Found {
-            rows: found,
-            from,
-            places,
-        }
-    }
-
     fn fate(&self, page: &Page, row: usize, found: &Found) -> Fate {
         let mut fate = Fate {
             row,
@@ -313,9 +232,9 @@ impl Items {
             fate.outcome = Outcome::Refused(Refusal::Duplicate);
             return;
         }
-        let place = found.places[row - found.from];
+        let place = found.of(row);
         let of_row = match place {
-            Some(place) => match stored(&found.rows, place) {
+            Some((rows, place)) => match stored(rows, place) {
                 Some(stored) => Some(stored),
                 None => {
                     fate.outcome = Outcome::Refused(Refusal::Rejected);
@@ -356,7 +275,7 @@ impl Items {
                 clears_technical,
             },
         };
-        fate.stored = place.and_then(|place| Row::read(&found.rows, place));
+        fate.stored = place.and_then(|(rows, place)| Row::read(rows, place));
     }
 
     /// Locks the rows that are to be updated and takes their images; they have to be as they were when they were
@@ -435,7 +354,7 @@ impl Job for Items {
         let last = rows.len().checked_sub(1).and_then(|last| rows.text(last, column::KEY));
         Page {
             // The array of keys goes at once.
-            found: in_own_context(|| self.look_up(connection, mode, &rows, 0, rows.len())),
+            found: in_own_context(|| self.look_ups.of_page(connection, mode, &rows)),
             rows,
             before: std::mem::replace(&mut self.last_key, last),
             decided: Cell::new(0),
@@ -466,7 +385,7 @@ impl Job for Items {
             page.decided.set(to);
             &page.found
         } else {
-            again = self.look_up(connection, mode, &page.rows, from, to);
+            again = self.look_ups.of_items(connection, mode, &page.rows, from, to);
             &again
         };
         Ok(Decided {
