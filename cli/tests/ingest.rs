@@ -203,6 +203,18 @@ fn each_failure_has_its_exit_code_and_its_json() {
         let mut command = program(database);
         command.args(["ingest", "--json", "TV", "--path", "/no/such/directory"]);
         fails(command, 3, "source_unreachable", None);
+        // the call is checked before the source is looked at
+        for (arguments, sqlstate) in [
+            (&["Nothing"][..], "42704"),
+            (&["TV", "--season", "1"], "22023"),
+            (&["TV", "--title", "Show", "--episode", "1"], "22023"),
+        ] {
+            let mut command = program(database);
+            command
+                .args(["ingest", "--json", "--path", "/no/such/directory"])
+                .args(arguments);
+            fails(command, 1, "validation", Some(sqlstate));
+        }
         let mut command = call(&["TV"]);
         command.env("PGPORT", "1");
         fails(command, 3, "source_unreachable", None);
