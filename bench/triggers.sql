@@ -22,15 +22,19 @@ SELECT md5('lesson ' || n)::uuid AS id, 1 + n % 1000 AS course_id, 'Lesson ' || 
        jsonb_build_array(jsonb_build_object('key', format('papers/%s.pdf', n), 'name', 'Notes', 'type', 'pdf')) AS documents
 FROM generate_series(1, :lessons) n;
 
-CREATE TABLE raw (what text, way text, seconds numeric);
+CREATE TABLE raw (what text, way text, seconds numeric, processor numeric);
+CREATE FUNCTION processor() RETURNS numeric LANGUAGE sql AS $$
+  SELECT (split_part(stat, ' ', 14)::numeric + split_part(stat, ' ', 15)::numeric) / 100 FROM pg_read_file('/proc/self/stat') stat
+$$;
 CREATE PROCEDURE measure(what text, way text, VARIADIC statements text[]) LANGUAGE plpgsql AS $$
-DECLARE start timestamptz; statement text;
+DECLARE start timestamptz; used numeric; statement text;
 BEGIN
   COMMIT;
   start := clock_timestamp();
+  used := bench_triggers.processor();
   FOREACH statement IN ARRAY statements LOOP EXECUTE statement; END LOOP;
   COMMIT;
-  INSERT INTO raw VALUES (what, way, extract(epoch FROM clock_timestamp() - start));
+  INSERT INTO raw VALUES (what, way, extract(epoch FROM clock_timestamp() - start), bench_triggers.processor() - used);
   COMMIT;
 END $$;
 
@@ -81,5 +85,17 @@ $$, n) FROM generate_series(1, :rounds) n \g (format=unaligned tuples_only=on) :
 \o /dev/null
 \i :script
 \o
-SELECT what, way, round(percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::numeric, 2) AS "median s", string_agg(round(seconds, 2)::text, ' ') AS runs
+SELECT what, way, round(percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::numeric, 2) AS "median s",
+       round(percentile_cont(0.5) WITHIN GROUP (ORDER BY processor)::numeric, 2) AS "processor s", string_agg(round(seconds, 2)::text, ' ') AS runs
 FROM raw GROUP BY what, way ORDER BY 1, 2;
+-- An insert whose assets exist has their usages to write: no way of doing that comes near an insert that writes none.
+WITH medians AS (SELECT what, way, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS s, percentile_cont(0.5) WITHIN GROUP (ORDER BY processor) AS p
+                 FROM raw GROUP BY what, way)
+SELECT goals.what || ': triggers of ' || goals.beside AS ratio, '<= ' || goals.goal AS wanted, round((own.s / beside.s)::numeric, 2) AS seconds,
+       round((own.p / beside.p)::numeric, 2) AS processor
+FROM (VALUES ('title only', 'none', '2'), ('media touched, assets exist', 'none', '2'), ('new media', 'set-based', '1.5'),
+             ('insert, assets exist', 'set-based', '1.5'), ('insert, assets exist', 'none', '2 (set-based itself: '
+              || (SELECT round((a.s / b.s)::numeric, 1) FROM medians a, medians b
+                  WHERE a.what = 'insert, assets exist' AND b.what = a.what AND a.way = 'set-based' AND b.way = 'none') || ')')) goals (what, beside, goal)
+JOIN medians own ON own.what = goals.what AND own.way = 'triggers'
+JOIN medians beside ON beside.what = goals.what AND beside.way = goals.beside;

@@ -56,6 +56,7 @@ fn fields(item: &Normalized<'_, JsonbRef<'_>>) -> [Option<Datum>; 16] {
         Normalized::Skipped { asset_id, .. } => values[14] = asset_id.map(uuid_datum),
         Normalized::Eligible(media) => {
             let optional = |text: Option<&str>| text.map(text_datum);
+            let described = media.describe();
             values = [
                 Some(text_datum(media.provider)),
                 Some(text_datum(media.storage_provider)),
@@ -64,12 +65,12 @@ fn fields(item: &Normalized<'_, JsonbRef<'_>>) -> [Option<Datum>; 16] {
                 Some(text_datum(&media.canonical_key)),
                 Some(text_datum(media.kind)),
                 optional(media.mime_type.as_deref()),
-                media.byte_size.map(Datum::from),
-                optional(media.title.as_deref()),
-                optional(media.description.as_deref()),
-                optional(media.thumbnail_url.as_deref()),
-                media.duration_seconds.map(Datum::from),
-                optional(media.aspect_ratio.as_deref()),
+                media.byte_size().map(Datum::from),
+                optional(described.title.as_deref()),
+                optional(described.description.as_deref()),
+                optional(described.thumbnail_url.as_deref()),
+                described.duration_seconds.map(Datum::from),
+                optional(described.aspect_ratio.as_deref()),
                 Some(Datum::from(media.is_external)),
                 media.asset_id.map(uuid_datum),
                 Some(

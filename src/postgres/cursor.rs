@@ -12,13 +12,17 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Opens `sql`; nothing is read yet. One that can go back keeps all of its rows, so that a sort writes them twice.
-    pub fn open(_: &Connection, sql: &str, mode: Mode, parameters: &[Parameter], can_go_back: bool) -> Self {
-        let options = if can_go_back {
-            pg_sys::CURSOR_OPT_SCROLL
-        } else {
-            pg_sys::CURSOR_OPT_NO_SCROLL
-        };
+    /// Opens `sql`; nothing is read yet.
+    pub fn open(connection: &Connection, sql: &str, mode: Mode, parameters: &[Parameter]) -> Self {
+        Self::open_as(pg_sys::CURSOR_OPT_NO_SCROLL, connection, sql, mode, parameters)
+    }
+
+    /// As [`Cursor::open`], for one that is to go back: it keeps all of its rows, so that a sort writes them twice.
+    pub fn open_to_rewind(connection: &Connection, sql: &str, mode: Mode, parameters: &[Parameter]) -> Self {
+        Self::open_as(pg_sys::CURSOR_OPT_SCROLL, connection, sql, mode, parameters)
+    }
+
+    fn open_as(options: u32, _: &Connection, sql: &str, mode: Mode, parameters: &[Parameter]) -> Self {
         let text = CString::new(sql).unwrap_or_default();
         let mut types: Vec<pg_sys::Oid> = parameters.iter().map(Parameter::type_oid).collect();
         let (mut values, nulls) = Parameter::values_and_nulls(parameters);

@@ -274,8 +274,13 @@ impl<'a> Json<'a> for JsonbRef<'a> {
         }
         // SAFETY: the container is an array and the index is inside it (both checked).
         unsafe {
-            let value = pg_sys::getIthJsonbValueFromContainer(self.value.val.binary.data, index as u32);
-            (!value.is_null()).then(|| JsonbRef::new(*value))
+            let found = pg_sys::getIthJsonbValueFromContainer(self.value.val.binary.data, index as u32);
+            if found.is_null() {
+                return None;
+            }
+            let value = JsonbRef::new(*found);
+            pg_sys::pfree(found.cast());
+            Some(value)
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod spi;
 pub mod subtransaction;
 pub mod transaction;
 pub mod transaction_end;
+pub mod transitions;
 pub mod trigger;
 pub mod user;
 pub mod view;

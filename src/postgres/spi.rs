@@ -380,6 +380,11 @@ impl Rows {
         self.get(row, column)
     }
 
+    /// A text, borrowed from the row (or from the current memory context, into which it was detoasted).
+    pub fn str(&self, row: usize, column: usize) -> Option<&str> {
+        self.get(row, column)
+    }
+
     pub fn uuid(&self, row: usize, column: usize) -> Option<[u8; 16]> {
         self.get::<pgrx::Uuid>(row, column).map(|id| *id.as_bytes())
     }

@@ -11,6 +11,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 use pgrx::PgMemoryContexts;
 
 use super::jsonb::Jsonb;
+use super::transitions::Transitions;
 
 /// The event that a trigger was fired for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum Event {
 /// A column of the trigger's table.
 #[derive(Clone, Copy)]
 pub struct Column {
-    number: i32,
+    pub(super) number: i32,
     type_oid: pg_sys::Oid,
     by_value: bool,
     /// In bytes; -1 for a varlena.
@@ -255,16 +256,11 @@ impl TriggerCall {
     /// The rows that the statement wrote, from the transition tables.
     pub fn transitions(&self) -> Transitions {
         // SAFETY: the tables live until the statement's triggers are done, and have the relation's descriptor.
-        unsafe {
-            Transitions {
-                old: Reader::of((*self.data).tg_oldtable, self.descriptor()),
-                new: Reader::of((*self.data).tg_newtable, self.descriptor()),
-            }
-        }
+        unsafe { Transitions::of((*self.data).tg_oldtable, (*self.data).tg_newtable, self.descriptor()) }
     }
 }
 
-fn jsonb(column: &Column, value: Option<Datum>) -> Option<Jsonb> {
+pub(super) fn jsonb(column: &Column, value: Option<Datum>) -> Option<Jsonb> {
     // SAFETY: the column is of that type (checked), and what is read of a row ends with its call.
     value
         .filter(|_| column.type_oid == pg_sys::JSONBOID)
@@ -272,7 +268,7 @@ fn jsonb(column: &Column, value: Option<Datum>) -> Option<Jsonb> {
 }
 
 /// Whether two values of a column are the same to the byte.
-fn same_datum(column: &Column, left: Option<Datum>, right: Option<Datum>) -> bool {
+pub(super) fn same_datum(column: &Column, left: Option<Datum>, right: Option<Datum>) -> bool {
     let (left, right) = match (left, right) {
         (None, None) => return true,
         (Some(left), Some(right)) => (left, right),
@@ -291,166 +287,6 @@ fn same_datum(column: &Column, left: Option<Datum>, right: Option<Datum>) -> boo
         std::slice::from_raw_parts(pointer, length)
     };
     column.length != -2 && bytes(left) == bytes(right)
-}
-
-/// A transition table being read.
-struct Reader {
-    store: *mut pg_sys::Tuplestorestate,
-    pointer: i32,
-    slot: *mut pg_sys::TupleTableSlot,
-}
-
-impl Reader {
-    unsafe fn of(store: *mut pg_sys::Tuplestorestate, descriptor: pg_sys::TupleDesc) -> Option<Self> {
-        if store.is_null() {
-            return None;
-        }
-        // SAFETY: the caller gives a live store and the descriptor of its rows. The read pointer is our own, so that
-        // other readers of the store (a trigger's queries) do not notice.
-        unsafe {
-            let pointer = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
-            pg_sys::tuplestore_select_read_pointer(store, pointer);
-            pg_sys::tuplestore_rescan(store);
-            Some(Reader {
-                store,
-                pointer,
-                slot: pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsMinimalTuple),
-            })
-        }
-    }
-
-    fn advance(&mut self) -> bool {
-        // SAFETY: store and slot are alive while the reader is.
-        unsafe {
-            pg_sys::tuplestore_select_read_pointer(self.store, self.pointer);
-            pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot)
-        }
-    }
-
-    fn value(&self, column: &Column) -> Option<Datum> {
-        // SAFETY: the slot holds a row of the descriptor that the column is of, and has its values up to it once they are
-        // asked for.
-        unsafe {
-            if i32::from((*self.slot).tts_nvalid) < column.number {
-                pg_sys::slot_getsomeattrs_int(self.slot, column.number);
-            }
-            let place = column.number as usize - 1;
-            (!*(*self.slot).tts_isnull.add(place)).then(|| *(*self.slot).tts_values.add(place))
-        }
-    }
-
-    fn text(&self, column: &Column) -> Option<String> {
-        Some(text_of(column, self.value(column)?))
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        // While unwinding, the slot goes with its memory context.
-        if !std::thread::panicking() {
-            // SAFETY: the slot was made by `of` and is dropped once.
-            unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) };
-        }
-    }
-}
-
-/// The old and the new rows of a statement.
-pub struct Transitions {
-    old: Option<Reader>,
-    new: Option<Reader>,
-}
-
-/// The columns of the lesson table that transitions are read by.
-pub struct LessonColumns {
-    pub id: Column,
-    pub course: Column,
-    pub videos: Column,
-    pub documents: Column,
-}
-
-/// The media of a row, copied into the memory context that was current when it was read.
-pub struct Media {
-    pub course: Option<String>,
-    pub videos: Option<Jsonb>,
-    pub documents: Option<Jsonb>,
-}
-
-/// A row that a statement wrote.
-pub struct Written {
-    pub id: String,
-    /// `None` when the row was deleted, or has another id now.
-    pub now: Option<Media>,
-    /// What a row with the same id was before, where its course is the same.
-    pub before: Option<Media>,
-}
-
-impl Reader {
-    fn media(&self, columns: &LessonColumns) -> Media {
-        let jsonb = |column| jsonb(column, self.value(column)).map(Jsonb::copied);
-        Media {
-            course: self.text(&columns.course),
-            videos: jsonb(&columns.videos),
-            documents: jsonb(&columns.documents),
-        }
-    }
-
-    /// Lets go of the present row, whose memory may go now.
-    fn release(&mut self) {
-        // SAFETY: the slot is alive; clearing it twice does nothing.
-        unsafe {
-            if let Some(clear) = (*(*self.slot).tts_ops).clear {
-                clear(self.slot);
-            }
-        }
-    }
-}
-
-impl Transitions {
-    /// At most `limit` rows to look at, or one more; none when there are no more.
-    ///
-    /// The two tables of an UPDATE are read side by side, as the server writes them: a row that has the same id, course and
-    /// media in both is passed over. Should they ever get out of step, more rows are given, never fewer.
-    pub fn changed(&mut self, columns: &LessonColumns, limit: usize) -> Vec<Written> {
-        let mut rows = Vec::new();
-        while rows.len() < limit {
-            pgrx::check_for_interrupts!();
-            let has_old = self.old.as_mut().is_some_and(Reader::advance);
-            let has_new = self.new.as_mut().is_some_and(Reader::advance);
-            let gone = |old: &Reader| Written {
-                id: old.text(&columns.id).unwrap_or_default(),
-                now: None,
-                before: None,
-            };
-            let written = |new: &Reader, before| Written {
-                id: new.text(&columns.id).unwrap_or_default(),
-                now: Some(new.media(columns)),
-                before,
-            };
-            match (
-                self.old.as_ref().filter(|_| has_old),
-                self.new.as_ref().filter(|_| has_new),
-            ) {
-                (None, None) => break,
-                (Some(old), Some(new)) => {
-                    let same = |column: &Column| same_datum(column, old.value(column), new.value(column));
-                    if !same(&columns.id) {
-                        rows.extend([gone(old), written(new, None)]);
-                    } else if !same(&columns.course) {
-                        rows.push(written(new, None));
-                    } else if !same(&columns.videos) || !same(&columns.documents) {
-                        rows.push(written(new, Some(old.media(columns))));
-                    }
-                }
-                (Some(old), None) => rows.push(gone(old)),
-                (None, Some(new)) => rows.push(written(new, None)),
-            }
-        }
-        [&mut self.old, &mut self.new]
-            .into_iter()
-            .flatten()
-            .for_each(Reader::release);
-        rows
-    }
 }
 
 /// The text of a value of a column.

@@ -1,6 +1,6 @@
 //! Tables as an application would have them: lesson → course → "group", and the assets beside them.
 
-use crate::{literal, Session};
+use crate::{literal, Database, Server, Session};
 
 /// Organizations, groups, courses and lessons with ids that tests can name by number.
 ///
@@ -187,4 +187,27 @@ pub fn explained_counters(filters: &str) -> String {
                 count(*) FILTER (WHERE reason = 'missing_organization') AS skipped_missing_organization
          FROM explain_lesson_assets({filters})"
     )
+}
+
+/// The call that makes the lesson triggers.
+pub const ATTACH: &str = "SELECT * FROM attach_lesson_triggers(true)";
+
+/// An application whose lesson table has the triggers.
+pub fn attached(server: &Server) -> (Database, Session, Application) {
+    let database = server.database();
+    let mut session = database.session();
+    let application = Application::create(&mut session);
+    session.run(ATTACH);
+    (database, session, application)
+}
+
+/// Whether assets, usages and items agree, with no usage too many.
+pub fn assert_consistent(session: &mut Session) {
+    // the verification's joins want to know how large the tables are
+    session.run("ANALYZE");
+    assert_items_are_settled(session);
+    assert_verified(session);
+    let found =
+        session.rows("SELECT v::text FROM verify_lesson_assets() v WHERE finding = 'usage_without_item' LIMIT 5");
+    assert!(found.is_empty(), "superfluous usages: {found:?}");
 }

@@ -369,12 +369,15 @@ fn a_rekey_is_a_run_that_can_be_taken_back() {
         assert_eq!(session.number(runs), 1, "a dry run has no row");
         let row = |text: [&str; 3]| text.map(|text| Some(text.to_owned())).to_vec();
         assert_eq!(
-            session.rows("SELECT outcome, executed, count(*) FROM rekey_collection('TV', true) GROUP BY 1, 2 ORDER BY 1"),
+            session
+                .rows("SELECT outcome, executed, count(*) FROM rekey_collection('TV', true) GROUP BY 1, 2 ORDER BY 1"),
             [row(["collision", "f", "1"]), row(["rekey", "t", "249"])]
         );
         let run = session.text("SELECT max(run_id) FROM backfill_runs");
         assert_eq!(
-            session.rows(&format!("SELECT job, state, rows_done FROM backfill_progress WHERE run_id = {run}")),
+            session.rows(&format!(
+                "SELECT job, state, rows_done FROM backfill_progress WHERE run_id = {run}"
+            )),
             [row(["collection_rekey", "finished", "250"])]
         );
         let report = session.text(&format!("SELECT backfill_report({run})"));
@@ -386,13 +389,19 @@ fn a_rekey_is_a_run_that_can_be_taken_back() {
         // somebody's own key stays
         session.run("UPDATE collection_assets SET canonical_key = 'filesystem:/mine' WHERE uri = '/M/7.mkv'");
         let undo = |session: &mut Session, execute: bool| {
-            session.rows(&format!("SELECT values_scanned, cells_restored, conflicts, errors FROM undo_backfill({run}, {execute})"))
+            session.rows(&format!(
+                "SELECT values_scanned, cells_restored, conflicts, errors FROM undo_backfill({run}, {execute})"
+            ))
         };
         let foreseen = undo(session, false);
         assert_eq!(foreseen, [["249", "248", "1", "0"].map(|text| Some(text.to_owned()))]);
         assert_eq!(undo(session, true), foreseen);
         let after = session.rows(keys);
-        let changed = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+        let changed = before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| before != after)
+            .count();
         assert_eq!(changed, 1);
         // a run with nothing to do is a run, too
         session.run("UPDATE collections SET case_sensitive = true; DELETE FROM collection_assets WHERE canonical_key = 'filesystem:/mine'");
@@ -428,7 +437,10 @@ fn a_row_that_cannot_be_rekeyed_costs_itself_only() {
         // it waits for an ingest of its collection, and an ingest for it
         session.run("BEGIN; SELECT * FROM rekey_collection('TV', true)");
         let mut other = database.session();
-        let error = other.fails("55P03", "SET lock_timeout = '200ms'; SELECT * FROM ingest_collection('TV', 'items', true)");
+        let error = other.fails(
+            "55P03",
+            "SET lock_timeout = '200ms'; SELECT * FROM ingest_collection('TV', 'items', true)",
+        );
         assert_eq!(error.code().code(), "55P03");
         session.run("COMMIT");
     });
@@ -454,7 +466,10 @@ fn items_are_found_whatever_the_order_of_the_index() {
             both(session, "'TV', 'items', batch => 7"),
             "discovered=1302 ingested=2 updated=13 skipped=1287 changed_content=13"
         );
-        assert_eq!(both(session, "'TV', 'items', batch => 100000"), "discovered=1302 skipped=1302");
+        assert_eq!(
+            both(session, "'TV', 'items', batch => 100000"),
+            "discovered=1302 skipped=1302"
+        );
     });
 }
 

@@ -3,18 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use media_assets_tests::application::{assert_items_are_settled, assert_verified, contents};
+use media_assets_tests::application::{assert_consistent, attached, contents, ATTACH};
 use media_assets_tests::{each_server, words, Application, Database, Server, Session};
-
-const ATTACH: &str = "SELECT * FROM attach_lesson_triggers(true)";
-
-fn attached(server: &Server) -> (Database, Session, Application) {
-    let database = server.database();
-    let mut session = database.session();
-    let application = Application::create(&mut session);
-    session.run(ATTACH);
-    (database, session, application)
-}
 
 fn usages(session: &mut Session) -> Vec<String> {
     let rows = session.rows(
@@ -22,16 +12,6 @@ fn usages(session: &mut Session) -> Vec<String> {
          FROM asset_usages u JOIN assets a ON a.id = u.asset_id ORDER BY u.target_id, u.slot_type DESC, u.position, a.canonical_key",
     );
     rows.into_iter().flatten().flatten().collect()
-}
-
-fn assert_consistent(session: &mut Session) {
-    // the verification's joins want to know how large the tables are
-    session.run("ANALYZE");
-    assert_items_are_settled(session);
-    assert_verified(session);
-    let found =
-        session.rows("SELECT v::text FROM verify_lesson_assets() v WHERE finding = 'usage_without_item' LIMIT 5");
-    assert!(found.is_empty(), "superfluous usages: {found:?}");
 }
 
 #[test]
@@ -383,37 +363,6 @@ fn savepoints_take_everything_back() {
         assert_eq!(usages(&mut session).len(), 4);
         session.run(&format!("DELETE FROM lesson WHERE id = '{}'; DELETE FROM assets WHERE canonical_key IN ('upload:k3', 'upload:again')", application.lesson(3)));
         assert_eq!(before, contents(&mut session));
-    });
-}
-
-#[test]
-fn a_bulk_write_is_right_in_every_row() {
-    each_server(|server| {
-        let (_database, mut session, application) = attached(server);
-        // keys that exist, keys that several rows share, odd rows in between, and lessons of two organizations
-        application.add_asset(&mut session, 1, 1, "b/40");
-        session.run(
-            "INSERT INTO lesson (id, course_id, videos, documents)
-             SELECT ('10000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 1 + n % 2,
-                    CASE WHEN n % 50 = 0 THEN '5' ELSE jsonb_build_array(jsonb_build_object('type', 'upload', 'key', 'b/' || n / 3), NULL) END,
-                    jsonb_build_array(jsonb_build_object('key', 'd/' || n, 'assetId', CASE WHEN n % 7 = 0 THEN 'stale' END))
-             FROM generate_series(1, 2500) n",
-        );
-        assert_consistent(&mut session);
-        session
-            .counters("SELECT * FROM backfill_lesson_assets()")
-            .expect_no_work();
-        session.run("UPDATE lesson SET videos = jsonb_build_array(jsonb_build_object('type', 'upload', 'key', 'shared')), course_id = 3 - course_id");
-        assert_consistent(&mut session);
-        assert_eq!(
-            session.number("SELECT count(*) FROM assets WHERE canonical_key = 'upload:shared'"),
-            2
-        );
-        session.run("DELETE FROM lesson WHERE course_id = 1");
-        assert_consistent(&mut session);
-        session
-            .counters("SELECT * FROM backfill_lesson_assets()")
-            .expect_no_work();
     });
 }
 

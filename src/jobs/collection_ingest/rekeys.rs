@@ -154,7 +154,7 @@ impl Rekeys {
         ];
         let changed = "FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) WITH ORDINALITY u(id, old_key, new_key, n)";
         Rekeys {
-            wanted: Cursor::open(connection, &wanted, mode, &parameters, false),
+            wanted: Cursor::open(connection, &wanted, mode, &parameters),
             collection: collection.uuid,
             assets: table.clone(),
             look_up: Statement::new(format!(

@@ -243,9 +243,14 @@ impl Spool {
             Parameter::int4(asked.season),
             Parameter::int4(asked.episode),
         ];
+        // A reconciliation reads all keys before the first item is decided.
+        let open = if asked.reconcile {
+            Cursor::open_to_rewind
+        } else {
+            Cursor::open
+        };
         Ok(Spool {
-            // A reconciliation reads all keys before the first item is decided.
-            cursor: Cursor::open(connection, &sql, mode, &parameters, asked.reconcile),
+            cursor: open(connection, &sql, mode, &parameters),
             first: None,
         })
     }
@@ -346,7 +351,6 @@ fn unseen_rows(
         ),
         mode,
         &[Parameter::uuid(collection.uuid)],
-        false,
     );
     let mut unseen = Vec::new();
     loop {

@@ -1,6 +1,6 @@
 //! From lessons to decided items: the one way for runs, dry runs and triggers.
 
-use media_assets_core::jobs::lesson::{decide, normalize, Outcome, Reason, Slot};
+use media_assets_core::jobs::lesson::{decide, normalize, Slot};
 use media_assets_core::json::{Json, Kind};
 
 use super::known::{Known, OfOrganization};
@@ -15,14 +15,7 @@ pub fn items_of_lessons(lessons: &[Lesson]) -> Vec<Item> {
         for (slot, column) in [(Slot::Video, &lesson.videos), (Slot::Document, &lesson.documents)] {
             let Some(column) = column else { continue };
             each_item(column.value_in_context(), |position, element| {
-                items.push(Item {
-                    lesson: index,
-                    slot,
-                    position,
-                    normalized: normalize(slot, element),
-                    outcome: Outcome::Skipped(Reason::Malformed),
-                    usage_exists: false,
-                });
+                items.push(Item::undecided(index, slot, position, normalize(slot, element)));
             });
         }
     }

@@ -120,17 +120,14 @@ impl lesson::Known for OfOrganization<'_, '_> {
         })
     }
 
-    fn create<J>(&mut self, media: &Media<'_, J>) -> Option<AssetId> {
+    fn create<J>(&mut self, media: &Media<'_, J>, has_byte_size: bool) -> Option<AssetId> {
         let key = hash(self.organization, media.canonical_key.as_bytes());
         let id = self
             .known
             .makes_ids
             .then(|| media.asset_id.filter(|id| reserved::is_for(*id, key)))
             .map(|reserved| reserved.unwrap_or_else(|| *uuid::Uuid::now_v7().as_bytes()));
-        let found = Found {
-            id,
-            has_byte_size: media.byte_size.is_some(),
-        };
+        let found = Found { id, has_byte_size };
         self.known.by_key.insert(key, found);
         self.known.created.extend(id);
         self.created = true;

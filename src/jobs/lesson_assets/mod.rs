@@ -12,7 +12,7 @@ pub(super) mod write;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use media_assets_core::jobs::lesson::{AssetId, Counters, Found, Normalized, Outcome, Slot};
+use media_assets_core::jobs::lesson::{AssetId, Counters, Found, Normalized, Outcome, Reason, Slot};
 
 use super::asset_keys::AssetKeys;
 use super::asset_tables::Tables;
@@ -307,14 +307,13 @@ impl Job for LessonAssets {
             if let (Some(organization), Normalized::Eligible(media)) =
                 (&decided.lessons[item.lesson].organization, &item.normalized)
             {
-                let has_byte_size = media.byte_size.is_some();
+                let Outcome::Eligible { asset, .. } = item.outcome else {
+                    continue;
+                };
+                let Found { id, has_byte_size } = asset;
                 if self.remembers {
                     self.planned.insert(organization, &media.canonical_key, has_byte_size)?;
-                } else if let Outcome::Eligible {
-                    asset: Found { id: Some(id), .. },
-                    ..
-                } = item.outcome
-                {
+                } else if let Some(id) = id {
                     self.known_keys
                         .created(organization, &media.canonical_key, id, has_byte_size);
                 }
@@ -333,6 +332,23 @@ impl Job for LessonAssets {
 }
 
 impl Item {
+    /// An item that is normalised and no more.
+    pub(super) fn undecided(
+        lesson: usize,
+        slot: Slot,
+        position: i32,
+        normalized: Normalized<'static, JsonbRef<'static>>,
+    ) -> Self {
+        Item {
+            lesson,
+            slot,
+            position,
+            normalized,
+            outcome: Outcome::Skipped(Reason::Malformed),
+            usage_exists: false,
+        }
+    }
+
     pub(super) fn has_writes(&self) -> bool {
         matches!(self.outcome, Outcome::Eligible { patch, .. } if patch || !self.usage_exists)
     }

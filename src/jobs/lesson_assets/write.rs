@@ -5,9 +5,10 @@
 //! cheaper than ON CONFLICT DO NOTHING, which probes every row twice and confirms each in the WAL, for a case that one
 //! run in thousands meets.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use media_assets_core::jobs::lesson::{AssetId, Media, Normalized, Outcome, Slot};
+use media_assets_core::jobs::lesson::{AssetId, Description, Media, Normalized, Outcome, Slot};
 
 use super::known::find_by_key;
 use super::read::Lesson;
@@ -225,9 +226,9 @@ impl Writer {
             return Ok(HashMap::new());
         }
         new.sort_unstable_by(|left, right| (left.0, &left.1.canonical_key).cmp(&(right.0, &right.1.canonical_key)));
-        let text = |of: &dyn Fn(&Media<'static, JsonbRef<'static>>) -> Option<String>| -> Parameter {
-            let values: Vec<Option<String>> = new.iter().map(|(_, media, _)| of(media)).collect();
-            arrays::text(values.iter().map(Option::as_deref)).into()
+        let described: Vec<Description<'static>> = new.iter().map(|(_, media, _)| media.describe()).collect();
+        let text = |of: for<'d> fn(&'d Description<'static>) -> &'d Option<Cow<'static, str>>| -> Parameter {
+            arrays::text(described.iter().map(|described| of(described).as_deref())).into()
         };
         let empty = from_text("{}").datum();
         // In the order of ASSET_COLUMNS, without status.
@@ -244,12 +245,12 @@ impl Writer {
             arrays::text(new.iter().map(|(_, media, _)| media.storage_key.as_deref())).into(),
             arrays::text(new.iter().map(|(_, media, _)| media.source_url.as_deref())).into(),
             arrays::text(new.iter().map(|(_, media, _)| media.mime_type.as_deref())).into(),
-            arrays::int8(new.iter().map(|(_, media, _)| media.byte_size)).into(),
-            text(&|media| media.title.as_deref().map(str::to_owned)),
-            text(&|media| media.description.as_deref().map(str::to_owned)),
-            text(&|media| media.thumbnail_url.as_deref().map(str::to_owned)),
-            arrays::int4(new.iter().map(|(_, media, _)| media.duration_seconds)).into(),
-            text(&|media| media.aspect_ratio.as_deref().map(str::to_owned)),
+            arrays::int8(new.iter().map(|(_, media, _)| media.byte_size())).into(),
+            text(|described| &described.title),
+            text(|described| &described.description),
+            text(|described| &described.thumbnail_url),
+            arrays::int4(described.iter().map(|described| described.duration_seconds)).into(),
+            text(|described| &described.aspect_ratio),
             arrays::boolean(new.iter().map(|(_, media, _)| Some(media.is_external))).into(),
             arrays::jsonb(
                 new.iter()

@@ -1,17 +1,17 @@
 //! AFTER STATEMENT: makes assets, usages and items of the lessons that a statement wrote agree.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 
-use media_assets_core::jobs::lesson::{normalize, Action, AssetId, Normalized, Outcome, Slot};
-use media_assets_core::json::Json;
+use media_assets_core::jobs::lesson::{Normalized, Slot};
 
+use super::log::{decisions_of, failed, record};
 use super::place::Place;
+use super::untouched::{trust_untouched, AllUsages};
+use super::usages::{compare_usages, delete, usages_of};
 use super::{goes_to_the_application, guarded, nesting, reserved};
 use crate::engine::key_set::{hash, KeySet, KeyedRows};
-use crate::engine::ledger::decisions::{Decision, DecisionLog};
-use crate::engine::ledger::Ledger;
+use crate::engine::ledger::decisions::Decision;
 use crate::engine::Stale;
 use crate::error::raise;
 use crate::jobs::lesson_assets::deciding::{decide_items, items_of_lessons};
@@ -22,9 +22,10 @@ use crate::jobs::lesson_assets::{Decided, Item};
 use crate::postgres::jsonb::Jsonb;
 use crate::postgres::memory::in_own_context;
 use crate::postgres::patch::without_asset_ids;
-use crate::postgres::spi::{self, Connection, Mode, Rows};
+use crate::postgres::spi::{Connection, Mode, Rows};
 use crate::postgres::subtransaction::{in_subtransaction, Failure};
-use crate::postgres::trigger::{Event, LessonColumns, TriggerCall, Written};
+use crate::postgres::transitions::{LessonColumns, Written};
+use crate::postgres::trigger::{Event, TriggerCall};
 use crate::postgres::{arrays, write_flag};
 use crate::settings::{self, LogDecisions};
 
@@ -57,10 +58,15 @@ pub fn run(call: &TriggerCall) {
         place: None,
         rows_are_final: nesting::ended_alone(call.relation()),
         organizations: HashMap::new(),
+        rows: transitions.len(),
+        all_usages: None,
     };
     while in_own_context(|| {
-        let rows = transitions.changed(&columns, SLICE);
-        !rows.is_empty() && statement.take(call, &rows)
+        let is_settled = |row: &Written| statement.all_usages.as_ref().is_some_and(|all| all.are_those_of(row));
+        match transitions.changed(&columns, SLICE, is_settled) {
+            Some(rows) => statement.take(call, &rows),
+            None => false,
+        }
     }) {}
 }
 
@@ -71,11 +77,18 @@ struct Statement {
     rows_are_final: bool,
     /// By course.
     organizations: HashMap<String, Option<String>>,
+    /// How many rows the statement wrote.
+    rows: i64,
+    /// Looked for with the first lesson that an UPDATE left in its course.
+    all_usages: Option<AllUsages>,
 }
 
 impl Statement {
     /// Settles some rows; says whether to go on.
     fn take(&mut self, call: &TriggerCall, rows: &[Written]) -> bool {
+        if rows.is_empty() {
+            return true;
+        }
         if self.place.is_none() {
             match guarded(|| Place::of(call).unwrap_or_else(|report| raise(report))) {
                 Ok(found) => self.place = Some(found),
@@ -87,9 +100,28 @@ impl Statement {
             }
         }
         if let Some(place) = self.place.clone() {
+            if rows.iter().any(|row| row.before.is_some()) {
+                self.learn(&place);
+            }
             settle(&place, self, rows);
         }
         true
+    }
+
+    /// Reads all usages, once, where that spares more than it costs and no lesson's decisions are wanted in the log.
+    fn learn(&mut self, place: &Place) {
+        let rows = std::mem::take(&mut self.rows);
+        if rows == 0
+            || !self.rows_are_final
+            || !place.writer.usages_keep_assets()
+            || settings::log_decisions() >= LogDecisions::All
+        {
+            return;
+        }
+        // Where it fails, the lessons are looked up.
+        self.all_usages = guarded(|| place.home(|connection| AllUsages::read(connection, place, rows)))
+            .ok()
+            .flatten();
     }
 
     /// The lessons of rows that are final.
@@ -203,16 +235,6 @@ fn read(connection: &Connection, place: &Place, ids: &[String]) -> (Rows, Vec<Le
     (rows, lessons)
 }
 
-/// A usage that is there.
-struct Usage {
-    target: String,
-    organization: String,
-    asset: Option<AssetId>,
-    slot: String,
-    key: Option<String>,
-    position: Option<i32>,
-}
-
 /// Decides and writes; gives what is to be recorded.
 ///
 /// # Errors
@@ -267,118 +289,6 @@ fn attempt(
     Ok(decisions_of(&decided))
 }
 
-/// Spares the look-up of assets for items that had the same key and `assetId` before, where the usage is there and a
-/// foreign key vouches for the asset.
-fn trust_untouched(written: &[Written], lessons: &[Lesson], items: &[Item], usages: &[Usage], known: &mut Known<'_>) {
-    if usages.is_empty() {
-        return;
-    }
-    let mut there: HashSet<(&str, &str, i32, AssetId)> = HashSet::with_capacity(usages.len());
-    for usage in usages {
-        if let (Some(asset), Some(position), None) = (usage.asset, usage.position, &usage.key) {
-            there.insert((&usage.target, &usage.slot, position, asset));
-        }
-    }
-    for item in items {
-        let lesson = &lessons[item.lesson];
-        let (Normalized::Eligible(media), Some(organization), Some(before)) =
-            (&item.normalized, &lesson.organization, &written[item.lesson].before)
-        else {
-            continue;
-        };
-        let Some(id) = media.asset_id else { continue };
-        if there.contains(&(lesson.id.as_str(), item.slot.name(), item.position, id)) {
-            let element = |videos: Option<Jsonb>, documents: Option<Jsonb>| {
-                let column = match item.slot {
-                    Slot::Video => videos,
-                    Slot::Document => documents,
-                };
-                let position = usize::try_from(item.position).ok()?;
-                column?.value_in_context().at(position)
-            };
-            let old = element(before.videos, before.documents);
-            let now = element(lesson.videos, lesson.documents);
-            let is_same = match (old, now) {
-                (Some(old), Some(now)) if old.same_container(now) => true,
-                _ => matches!(normalize(item.slot, old), Normalized::Eligible(old)
-                    if old.asset_id == media.asset_id && old.canonical_key == media.canonical_key),
-            };
-            if is_same {
-                known.trust(organization, id, &media.canonical_key);
-            }
-        }
-    }
-}
-
-/// The usages that lessons with some ids have.
-fn usages_of(connection: &Connection, place: &Place, ids: &[String]) -> Vec<Usage> {
-    let targets = arrays::text(ids.iter().map(|id| Some(id.as_str())));
-    let rows = connection.run(&place.usages, Mode::Write, &[targets.into()]);
-    (0..rows.len())
-        .map(|row| Usage {
-            target: rows.text(row, 0).unwrap_or_default(),
-            organization: rows.text(row, 1).unwrap_or_default(),
-            asset: rows.uuid(row, 2),
-            slot: rows.text(row, 3).unwrap_or_default(),
-            key: rows.text(row, 4),
-            position: rows.get(row, 5),
-        })
-        .collect()
-}
-
-/// Marks the items whose usage is there, and gives the usages that belong to no item.
-fn compare_usages(usages: Vec<Usage>, lessons: &[Lesson], items: &mut [Item]) -> Vec<Usage> {
-    if usages.is_empty() {
-        return Vec::new();
-    }
-    let mut wanted: HashMap<(&str, &str, i32), usize> = HashMap::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        wanted.insert((&lessons[item.lesson].id, item.slot.name(), item.position), index);
-    }
-    let mut there: HashSet<usize> = HashSet::new();
-    let mut superfluous = Vec::new();
-    for usage in usages {
-        let own = usage
-            .position
-            .filter(|_| usage.key.is_none())
-            .and_then(|position| wanted.get(&(usage.target.as_str(), usage.slot.as_str(), position)))
-            .copied()
-            .filter(|index| {
-                let item = &items[*index];
-                lessons[item.lesson].organization.as_deref() == Some(&usage.organization)
-                    && item.outcome.existing_asset().is_some_and(|id| Some(id) == usage.asset)
-            });
-        match own {
-            Some(index) => drop(there.insert(index)),
-            None => superfluous.push(usage),
-        }
-    }
-    for index in there {
-        items[index].usage_exists = true;
-    }
-    superfluous
-}
-
-fn delete(connection: &Connection, place: &Place, usages: &[Usage]) {
-    if usages.is_empty() {
-        return;
-    }
-    let text = |of: fn(&Usage) -> Option<&str>| arrays::text(usages.iter().map(of)).into();
-    let parameters = [
-        text(|usage| Some(&usage.target)),
-        arrays::ids(
-            place.tables.organizations_are_uuids(),
-            usages.iter().map(|usage| Some(usage.organization.as_str())),
-        )
-        .into(),
-        arrays::uuid(usages.iter().map(|usage| usage.asset)).into(),
-        text(|usage| Some(&usage.slot)),
-        text(|usage| usage.key.as_deref()),
-        arrays::int4(usages.iter().map(|usage| usage.position)).into(),
-    ];
-    connection.query(&place.delete_usages, Mode::Write, &parameters);
-}
-
 /// A lesson that cannot be settled keeps no `assetId` that was only reserved for it.
 fn take_back(place: &Place, id: &String) {
     // Where even that is refused, the next run makes the asset, or another id takes its place.
@@ -410,78 +320,4 @@ fn is_reserved(lesson: &Lesson, item: &Item) -> bool {
             .is_some_and(|id| reserved::is_for(id, hash(organization, media.canonical_key.as_bytes()))),
         _ => false,
     }
-}
-
-fn failed(id: &str, state: &str) -> Decision {
-    Decision {
-        item_key: id.to_owned(),
-        slot: None,
-        position: None,
-        outcome: "failed",
-        action: None,
-        reason: Some(Cow::Owned(state.to_owned())),
-    }
-}
-
-/// The decisions that `media_assets.log_decisions` wants kept.
-fn decisions_of(decided: &Decided) -> Vec<Decision> {
-    let level = settings::log_decisions();
-    let wanted = |item: &&Item| match item.outcome {
-        Outcome::Skipped(_) => level >= LogDecisions::Skipped,
-        Outcome::Eligible { .. } => {
-            level >= LogDecisions::All || (level >= LogDecisions::Changed && (item.has_writes() || is_new(item)))
-        }
-    };
-    let decision = |item: &Item| Decision {
-        item_key: decided.lessons[item.lesson].id.clone(),
-        slot: Some(item.slot.name()),
-        position: Some(item.position),
-        outcome: match item.outcome {
-            Outcome::Skipped(_) => "skipped",
-            Outcome::Eligible { .. } => "eligible",
-        },
-        action: match item.outcome {
-            Outcome::Skipped(_) => None,
-            Outcome::Eligible { action, .. } => Some(action.name()),
-        },
-        reason: match item.outcome {
-            Outcome::Skipped(reason) => Some(Cow::Borrowed(reason.name())),
-            Outcome::Eligible { .. } => None,
-        },
-    };
-    decided.items.iter().filter(wanted).map(decision).collect()
-}
-
-fn is_new(item: &Item) -> bool {
-    matches!(
-        item.outcome,
-        Outcome::Eligible {
-            action: Action::Create,
-            ..
-        }
-    )
-}
-
-/// Writes decisions to the ledger; a failure of that is nobody's.
-fn record(decisions: Vec<Decision>) {
-    thread_local! {
-        /// Written by this session since it last cut the log to its limit.
-        static SINCE_CUT: std::cell::Cell<i64> = const { std::cell::Cell::new(0) };
-    }
-    if decisions.is_empty() || settings::log_decisions() == LogDecisions::None {
-        return;
-    }
-    let limit = settings::log_decisions_limit();
-    let _ = guarded(|| {
-        spi::connect(|connection| {
-            let ledger = Ledger::open(connection).unwrap_or_else(|report| raise(report));
-            DecisionLog::of_triggers().write(connection, &ledger, &decisions);
-            // One cut for each hundredth of the limit: it reads the whole log.
-            SINCE_CUT.set(SINCE_CUT.get() + decisions.len() as i64);
-            if SINCE_CUT.get() > limit / 100 {
-                DecisionLog::trim(connection, &ledger);
-                SINCE_CUT.set(0);
-            }
-        });
-    });
 }

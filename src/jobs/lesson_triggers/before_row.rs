@@ -7,11 +7,12 @@ use media_assets_core::json::Json;
 
 use super::hints::Hints;
 use super::place::Place;
+use super::untouched::same_medium;
 use super::{goes_to_the_application, guarded, nesting, reserved, INSERT_TRIGGER, UPDATE_TRIGGER};
 use crate::engine::key_set::hash;
 use crate::engine::Stale;
 use crate::error::raise;
-use crate::jobs::lesson_assets::deciding::items_of_lessons;
+use crate::jobs::lesson_assets::deciding::each_item;
 use crate::jobs::lesson_assets::read::Lesson;
 use crate::jobs::lesson_assets::write::asset_of;
 use crate::jobs::lesson_assets::{Decided, Item};
@@ -74,33 +75,25 @@ pub fn run(call: &TriggerCall) -> Returned {
     statement.row(call, columns, is_update)
 }
 
-/// The media of the row, decoded in the memory of the row's call.
-fn lesson_of(call: &TriggerCall, columns: Columns) -> Lesson {
-    Lesson {
-        id: String::new(),
-        organization: None,
-        course: call
-            .new_value(&columns.course)
-            .map(|course| text_of(&columns.course, course)),
-        videos: call.new_jsonb(&columns.videos),
-        documents: call.new_jsonb(&columns.documents),
-    }
-}
-
 impl Statement {
     fn row(&mut self, call: &TriggerCall, columns: Columns, is_update: bool) -> Returned {
-        let mut lesson = lesson_of(call, columns);
-        let mut items = items_of_lessons(std::slice::from_ref(&lesson));
-        items.retain(|item| matches!(item.normalized, Normalized::Eligible(_)));
-        if is_update && call.leaves(&[columns.course]) {
-            let old = Lesson {
-                videos: call.old_jsonb(&columns.videos),
-                documents: call.old_jsonb(&columns.documents),
-                ..Lesson::default()
-            };
-            items.retain(|item| !is_untouched(item, &old, &lesson));
+        let mut lesson = Lesson {
+            videos: call.new_jsonb(&columns.videos),
+            documents: call.new_jsonb(&columns.documents),
+            ..Lesson::default()
+        };
+        let old = (is_update && call.leaves(&[columns.course])).then(|| Lesson {
+            videos: call.old_jsonb(&columns.videos),
+            documents: call.old_jsonb(&columns.documents),
+            ..Lesson::default()
+        });
+        let items = items_to_settle(&lesson, old.as_ref());
+        if items.is_empty() {
+            return call.row();
         }
-        let (Some(course), false) = (lesson.course.clone(), items.is_empty()) else {
+        let course = call.new_value(&columns.course);
+        lesson.course = course.map(|course| text_of(&columns.course, course));
+        let Some(course) = lesson.course.clone() else {
             return call.row();
         };
         let Some(place) = self.place(call) else {
@@ -262,25 +255,28 @@ fn create_assets(connection: &Connection, place: &Place, decided: &mut Decided) 
     })
 }
 
-/// Whether an element stood for the same medium, with the same `assetId`.
-fn is_same_medium(item: &Item, old: JsonbRef<'static>) -> bool {
-    match (normalize(item.slot, Some(old)), &item.normalized) {
-        (Normalized::Eligible(old), Normalized::Eligible(new)) => {
-            old.asset_id == new.asset_id && old.canonical_key == new.canonical_key
-        }
-        _ => false,
+/// The eligible items of a row, but for those that an UPDATE leaves as they were: the statement trigger looks at all items
+/// of a lesson whose media have changed.
+fn items_to_settle(lesson: &Lesson, old: Option<&Lesson>) -> Vec<Item> {
+    let mut items = Vec::new();
+    for (slot, column) in [(Slot::Video, lesson.videos), (Slot::Document, lesson.documents)] {
+        let Some(column) = column else { continue };
+        each_item(column.value_in_context(), |position, now| {
+            let before = old.and_then(|old| element(old, slot, position));
+            if before
+                .zip(now)
+                .and_then(|(before, now)| same_medium(slot, before, now))
+                .is_some()
+            {
+                return;
+            }
+            let normalized = normalize(slot, now);
+            if matches!(normalized, Normalized::Eligible(_)) {
+                items.push(Item::undecided(0, slot, position, normalized));
+            }
+        });
     }
-}
-
-/// Whether an UPDATE leaves an item with an `assetId` as it was, as far as its asset goes. It is not decided again here: the statement trigger looks
-/// at all items of a lesson whose media have changed.
-fn is_untouched(item: &Item, old: &Lesson, new: &Lesson) -> bool {
-    let element = |lesson: &Lesson| element(lesson, item.slot, item.position);
-    item.normalized.asset_id().is_some()
-        && match (element(old), element(new)) {
-            (Some(old), Some(new)) => old.same_container(new) || is_same_medium(item, old),
-            _ => false,
-        }
+    items
 }
 
 fn element(lesson: &Lesson, slot: Slot, position: i32) -> Option<JsonbRef<'static>> {

@@ -172,11 +172,11 @@ impl lesson::Known for OfOrganization<'_> {
         self.hints.by_key.get(&own).copied()
     }
 
-    fn create<J>(&mut self, media: &Media<'_, J>) -> Option<AssetId> {
+    fn create<J>(&mut self, media: &Media<'_, J>, has_byte_size: bool) -> Option<AssetId> {
         let id = *uuid::Uuid::now_v7().as_bytes();
         let found = Found {
             id: Some(id),
-            has_byte_size: media.byte_size.is_some(),
+            has_byte_size,
         };
         let own = hash(self.organization, media.canonical_key.as_bytes());
         self.hints.by_key.insert(own, found);

@@ -8,9 +8,12 @@ mod after_statement;
 pub mod attach;
 mod before_row;
 mod hints;
+mod log;
 mod nesting;
 mod place;
 pub mod reserved;
+mod untouched;
+mod usages;
 
 use std::ffi::CStr;
 

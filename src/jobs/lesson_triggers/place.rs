@@ -39,6 +39,8 @@ pub struct Place {
     /// Lessons as they are now.
     pub lessons: Statement,
     pub usages: Statement,
+    /// Those of all lessons.
+    pub all_usages: String,
     /// Planned anew for each slice: a join whose order has to fit the table's present size.
     pub delete_usages: String,
     pub delete_all_usages: Statement,
@@ -129,6 +131,11 @@ impl Place {
         at_home(self.owner, work)
     }
 
+    /// How many usages the statistics knew of when the place was learnt; negative when they knew nothing.
+    pub fn estimated_usages(&self) -> f32 {
+        self.tables.usages.as_ref().map_or(-1.0, |usages| usages.row_estimate)
+    }
+
     fn learn(
         connection: &Connection,
         lesson: pg_sys::Oid,
@@ -175,6 +182,7 @@ impl Place {
             keys: statements.keys(),
             lessons: statements.lessons(),
             usages: statements.usages(),
+            all_usages: statements.all_usages(),
             delete_usages: statements.delete_usages(),
             delete_all_usages: Statement::new(format!(
                 "DELETE FROM {} s WHERE s.target_type = 'lesson' AND s.slot_type IN ('lesson_video', 'lesson_document')",
@@ -273,6 +281,15 @@ impl Statements<'_> {
             self.usages.sql_name,
             self.usages.type_of("target_id")
         ))
+    }
+
+    fn all_usages(&self) -> String {
+        format!(
+            "SELECT s.organization_id::pg_catalog.text, s.target_id::pg_catalog.text, s.slot_type::pg_catalog.text, s.asset_id,
+                    s.position::pg_catalog.int4, s.slot_key IS NULL
+             FROM {} s WHERE s.target_type = 'lesson' AND s.slot_type IN ('lesson_video', 'lesson_document')",
+            self.usages.sql_name
+        )
     }
 
     fn delete_usages(&self) -> String {

@@ -2,6 +2,7 @@
 
 use super::{AssetId, Media, Normalized, Reason};
 use crate::jobs::counters::counters;
+use crate::json::Json;
 
 /// An asset that an item can be joined to, as the tables (or, in a dry run, the run so far) know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub trait Known {
     /// The asset with that key, those that this run created before included.
     fn by_key(&self, canonical_key: &str) -> Option<Found>;
     /// Takes down that the run creates the asset of `media`; returns its id where one is made.
-    fn create<J>(&mut self, media: &Media<'_, J>) -> Option<AssetId>;
+    fn create<J>(&mut self, media: &Media<'_, J>, has_byte_size: bool) -> Option<AssetId>;
 }
 
 /// How an eligible item came to its asset.
@@ -63,7 +64,7 @@ impl Outcome {
 }
 
 /// Decides one item of a lesson. `known` is `None` for a lesson without an organization.
-pub fn decide<J, K: Known>(item: &Normalized<'_, J>, known: Option<&mut K>) -> Outcome {
+pub fn decide<'a, J: Json<'a>, K: Known>(item: &Normalized<'a, J>, known: Option<&mut K>) -> Outcome {
     let Some(known) = known else {
         return Outcome::Skipped(Reason::MissingOrganization);
     };
@@ -92,13 +93,11 @@ pub fn decide<J, K: Known>(item: &Normalized<'_, J>, known: Option<&mut K>) -> O
     }
     let (action, asset) = match known.by_key(&media.canonical_key) {
         Some(asset) => (Action::ReuseKey, asset),
-        None => (
-            Action::Create,
-            Found {
-                id: known.create(media),
-                has_byte_size: media.byte_size.is_some(),
-            },
-        ),
+        None => {
+            let has_byte_size = media.byte_size().is_some();
+            let id = known.create(media, has_byte_size);
+            (Action::Create, Found { id, has_byte_size })
+        }
     };
     let patch = asset.id.is_none() || media.asset_id != asset.id;
     Outcome::Eligible { action, asset, patch }

@@ -44,7 +44,7 @@ impl Provider {
     }
 }
 
-/// The fields of the asset that an eligible item stands for. Sizes in bytes, durations in seconds.
+/// What an eligible item says of where its asset is, and so of which asset it is.
 #[derive(Clone, Debug)]
 pub struct Media<'a, J> {
     pub provider: &'static str,
@@ -54,17 +54,59 @@ pub struct Media<'a, J> {
     pub canonical_key: String,
     pub kind: &'static str,
     pub mime_type: Option<String>,
-    pub byte_size: Option<i64>,
-    pub title: Option<Cow<'a, str>>,
-    pub description: Option<Cow<'a, str>>,
-    pub thumbnail_url: Option<Cow<'a, str>>,
-    pub duration_seconds: Option<i32>,
-    pub aspect_ratio: Option<Cow<'a, str>>,
     pub is_external: bool,
     /// The item's own `assetId`, when it has the form of a UUID.
     pub asset_id: Option<AssetId>,
     /// The item's `metadata` when it is an object; `None` stands for `{}`.
     pub metadata: Option<J>,
+    slot: Slot,
+    item: J,
+}
+
+/// What an item says of its asset besides: read only where an asset is made or shown, since most items have theirs.
+#[derive(Clone, Debug)]
+pub struct Description<'a> {
+    pub title: Option<Cow<'a, str>>,
+    pub description: Option<Cow<'a, str>>,
+    pub thumbnail_url: Option<Cow<'a, str>>,
+    /// In seconds.
+    pub duration_seconds: Option<i32>,
+    pub aspect_ratio: Option<Cow<'a, str>>,
+}
+
+impl<'a, J: Json<'a>> Media<'a, J> {
+    /// The size in bytes, when the item knows it.
+    pub fn byte_size(&self) -> Option<i64> {
+        self.item.get("size").and_then(whole_number).or_else(|| {
+            let metadata = self.metadata?;
+            ["byteSize", "size"]
+                .into_iter()
+                .find_map(|name| whole_number(metadata.get(name)?))
+        })
+    }
+
+    pub fn describe(&self) -> Description<'a> {
+        let of_metadata = |name: &str| text(self.metadata?, name);
+        let title = match self.slot {
+            Slot::Video => text(self.item, "fileName")
+                .or_else(|| of_metadata("fileName"))
+                .or_else(|| text(self.item, "videoTitle"))
+                .or_else(|| of_metadata("title")),
+            Slot::Document => text(self.item, "name").or_else(|| of_metadata("title")),
+        };
+        let duration_seconds = self.metadata.and_then(|metadata| {
+            ["duration", "durationSeconds"]
+                .into_iter()
+                .find_map(|name| seconds(metadata.get(name)?))
+        });
+        Description {
+            title,
+            description: of_metadata("description"),
+            thumbnail_url: of_metadata("thumbnailUrl"),
+            duration_seconds,
+            aspect_ratio: of_metadata("aspectRatio"),
+        }
+    }
 }
 
 /// What one item is, before any table is asked.
@@ -127,6 +169,21 @@ pub fn normalize<'a, J: Json<'a>>(slot: Slot, item: Option<J>) -> Normalized<'a,
     }
 }
 
+/// Whether both elements are uploads of the same file, as their members that say where it is show: the key of an upload
+/// depends on nothing else. Cheaper than [`normalize`], and no judge of other media: false says nothing.
+pub fn are_same_upload<'a, J: Json<'a>>(slot: Slot, one: J, other: J) -> bool {
+    let same = |name: &str| match (one.get(name), other.get(name)) {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.as_str().is_some_and(|text| other.as_str() == Some(text)),
+        _ => false,
+    };
+    let is_upload = || {
+        let key = text(one, "key").or_else(|| text(one, "videoKey").filter(|_| slot == Slot::Video));
+        key.is_some() && (slot == Slot::Document || video_provider(one, true, None) == Some(Provider::Upload))
+    };
+    ["key", "videoKey", "link", "type"].into_iter().all(same) && is_upload()
+}
+
 fn video_provider<'a, J: Json<'a>>(item: J, has_key: bool, link: Option<&str>) -> Option<Provider> {
     if let Some(provider) = text(item, "type").and_then(|name| Provider::of_type(&name)) {
         return Some(provider);
@@ -150,6 +207,7 @@ fn upload<'a, J: Json<'a>>(slot: Slot, item: J, key: Cow<'a, str>, link: Option<
         return Normalized::skipped(Reason::MissingKey);
     };
     Normalized::Eligible(Box::new(Media {
+        provider: Provider::Upload.name(),
         storage_provider: "s3",
         storage_key: Some(key),
         source_url: address.map(Address::into_url),
@@ -157,7 +215,10 @@ fn upload<'a, J: Json<'a>>(slot: Slot, item: J, key: Cow<'a, str>, link: Option<
         kind,
         mime_type,
         is_external: false,
-        ..described(slot, item, metadata, Provider::Upload)
+        asset_id: asset_id_of(item),
+        metadata,
+        slot,
+        item,
     }))
 }
 
@@ -170,6 +231,7 @@ fn external<'a, J: Json<'a>>(slot: Slot, item: J, provider: Provider, link: &str
         return Normalized::skipped(Reason::UnsupportedLink);
     };
     Normalized::Eligible(Box::new(Media {
+        provider: provider.name(),
         storage_provider: "external",
         storage_key: found.storage_key.map(Cow::Owned),
         source_url: Some(found.source_url),
@@ -177,7 +239,10 @@ fn external<'a, J: Json<'a>>(slot: Slot, item: J, provider: Provider, link: &str
         kind: found.kind,
         mime_type: found.mime_type,
         is_external: true,
-        ..described(slot, item, metadata_of(item), provider)
+        asset_id: asset_id_of(item),
+        metadata: metadata_of(item),
+        slot,
+        item,
     }))
 }
 
@@ -233,47 +298,6 @@ fn youtube_id_of_key(key: &str) -> Option<&str> {
         .filter(|id| id.len() == 11 && !id.contains([':', '/']))
 }
 
-/// The fields that do not depend on where the asset lives; the others hold placeholders for the caller to replace.
-fn described<'a, J: Json<'a>>(slot: Slot, item: J, metadata: Option<J>, provider: Provider) -> Media<'a, J> {
-    let of_metadata = |name: &str| metadata.and_then(|metadata| text(metadata, name));
-    let title = match slot {
-        Slot::Video => text(item, "fileName")
-            .or_else(|| of_metadata("fileName"))
-            .or_else(|| text(item, "videoTitle"))
-            .or_else(|| of_metadata("title")),
-        Slot::Document => text(item, "name").or_else(|| of_metadata("title")),
-    };
-    let byte_size = item.get("size").and_then(whole_number).or_else(|| {
-        let metadata = metadata?;
-        ["byteSize", "size"]
-            .into_iter()
-            .find_map(|name| whole_number(metadata.get(name)?))
-    });
-    let duration_seconds = metadata.and_then(|metadata| {
-        ["duration", "durationSeconds"]
-            .into_iter()
-            .find_map(|name| seconds(metadata.get(name)?))
-    });
-    Media {
-        provider: provider.name(),
-        storage_provider: "",
-        storage_key: None,
-        source_url: None,
-        canonical_key: String::new(),
-        kind: slot.default_kind(),
-        mime_type: None,
-        byte_size,
-        title,
-        description: of_metadata("description"),
-        thumbnail_url: of_metadata("thumbnailUrl"),
-        duration_seconds,
-        aspect_ratio: of_metadata("aspectRatio"),
-        is_external: false,
-        asset_id: asset_id_of(item),
-        metadata,
-    }
-}
-
 /// What the item declares, or its file name shows.
 fn mime_type<'a, J: Json<'a>>(slot: Slot, item: J, metadata: Option<J>) -> Option<String> {
     let of_metadata = |name: &str| metadata.and_then(|metadata| text(metadata, name));
@@ -294,6 +318,7 @@ fn metadata_of<'a, J: Json<'a>>(item: J) -> Option<J> {
     item.get("metadata").filter(|metadata| metadata.kind() == Kind::Object)
 }
 
-fn asset_id_of<'a, J: Json<'a>>(item: J) -> Option<AssetId> {
+/// The `assetId` of an item, when it has the form of a UUID.
+pub fn asset_id_of<'a, J: Json<'a>>(item: J) -> Option<AssetId> {
     parse_asset_id(&item.get("assetId")?.as_str()?)
 }
