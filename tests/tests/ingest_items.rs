@@ -265,6 +265,60 @@ fn a_row_that_an_application_inserts_meanwhile_is_seen() {
 }
 
 #[test]
+fn what_an_operator_does_meanwhile_is_decided_on() {
+    with_collection(|_, database, session, _| {
+        session.run(
+            "INSERT INTO items (locator, size) SELECT '/m/' || n, n FROM generate_series(1, 4) n; SELECT * FROM ingest_collection('TV', 'items', true);
+             UPDATE collection_assets SET state = 'enriching'; UPDATE items SET size = size + 10 WHERE size < 4",
+        );
+        // seen as enriching by the run, then made ready and approved, retired, and enriched
+        let mut operator = database.session();
+        operator.run(
+            "BEGIN; UPDATE collection_assets SET state = 'ready' WHERE size = 1; UPDATE collection_assets SET approved_for_broadcast = true WHERE size = 1;
+             UPDATE collection_assets SET state = 'retired' WHERE size = 2; UPDATE collection_assets SET size = 13 WHERE size = 3",
+        );
+        let mut other = database.session();
+        other.run("SET media_assets.lock_timeout = 0; SET media_assets.log_decisions = 'all'");
+        let pid = other.process_id();
+        let thread = std::thread::spawn(move || told(&mut other, "'TV', 'items', execute => true"));
+        session.wait_until(&format!(
+            "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {pid}"
+        ));
+        operator.run("COMMIT");
+        assert_eq!(
+            thread.join().expect("no panic"),
+            "discovered=4 updated=1 skipped=3 changed_content=1"
+        );
+        let rows = session.rows("SELECT uri, state, size, approved_for_broadcast FROM collection_assets ORDER BY uri");
+        let row = |text: [&str; 4]| text.map(|text| Some(text.to_owned())).to_vec();
+        assert_eq!(
+            rows,
+            [
+                row(["/m/1", "new", "11", "f"]),
+                row(["/m/2", "retired", "2", "f"]),
+                row(["/m/3", "enriching", "13", "f"]),
+                row(["/m/4", "enriching", "4", "f"]),
+            ]
+        );
+    });
+}
+
+#[test]
+fn items_are_read_once() {
+    with_collection(|_, _, session, _| {
+        session.run(
+            "CREATE SEQUENCE reads;
+             CREATE VIEW counted AS SELECT '/m/' || n AS locator, nextval('reads') AS size, 'A' AS title FROM generate_series(1, 1200) n",
+        );
+        for call in ["", ", title => 'A'", ", reconcile => true"] {
+            session.run("ALTER SEQUENCE reads RESTART");
+            told(session, &format!("'TV', 'counted', execute => true{call}"));
+            assert_eq!(session.number("SELECT last_value FROM reads"), 1200, "{call}");
+        }
+    });
+}
+
+#[test]
 fn rights_are_checked_before_anything_is_written() {
     with_collection(|server, database, session, _| {
         session.run("INSERT INTO items (locator) VALUES ('/m/a')");
