@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use media_assets_core::jobs::lesson::{self, AssetId, Found, Media, Normalized};
+use media_assets_core::json::Json;
 
 use super::known_keys::{Knowledge, KnownKeys};
 use super::read::Lesson;
@@ -120,18 +121,21 @@ impl lesson::Known for OfOrganization<'_, '_> {
         })
     }
 
-    fn create<J>(&mut self, media: &Media<'_, J>, has_byte_size: bool) -> Option<AssetId> {
+    fn create<'a, J: Json<'a>>(&mut self, media: &Media<'a, J>) -> Found {
         let key = hash(self.organization, media.canonical_key.as_bytes());
         let id = self
             .known
             .makes_ids
             .then(|| media.asset_id.filter(|id| reserved::is_for(*id, key)))
             .map(|reserved| reserved.unwrap_or_else(|| *uuid::Uuid::now_v7().as_bytes()));
-        let found = Found { id, has_byte_size };
+        let found = Found {
+            id,
+            has_byte_size: media.byte_size().is_some(),
+        };
         self.known.by_key.insert(key, found);
         self.known.created.extend(id);
         self.created = true;
-        id
+        found
     }
 }
 

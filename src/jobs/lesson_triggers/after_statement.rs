@@ -62,12 +62,13 @@ pub fn run(call: &TriggerCall) {
         all_usages: None,
     };
     while in_own_context(|| {
-        let is_settled = |row: &Written| statement.all_usages.as_ref().is_some_and(|all| all.are_those_of(row));
+        let is_settled = |row: &Written| statement.passes_over(row);
         match transitions.changed(&columns, SLICE, is_settled) {
             Some(rows) => statement.take(call, &rows),
             None => false,
         }
     }) {}
+    reserved::forget_found();
 }
 
 /// What is kept from slice to slice.
@@ -79,7 +80,7 @@ struct Statement {
     organizations: HashMap<String, Option<String>>,
     /// How many rows the statement wrote.
     rows: i64,
-    /// Looked for with the first lesson that an UPDATE left in its course.
+    /// Read with the first rows that need any.
     all_usages: Option<AllUsages>,
 }
 
@@ -100,7 +101,7 @@ impl Statement {
             }
         }
         if let Some(place) = self.place.clone() {
-            if rows.iter().any(|row| row.before.is_some()) {
+            if rows.iter().any(|row| row.now.is_some()) {
                 self.learn(&place);
             }
             settle(&place, self, rows);
@@ -108,14 +109,21 @@ impl Statement {
         true
     }
 
-    /// Reads all usages, once, where that spares more than it costs and no lesson's decisions are wanted in the log.
+    /// Whether nothing is to do for a lesson although its media are written anew, and nobody wants to read so in the log.
+    fn passes_over(&self, row: &Written) -> bool {
+        let Some((all, place)) = self.all_usages.as_ref().zip(self.place.as_ref()) else {
+            return false;
+        };
+        self.rows_are_final
+            && place.writer.usages_keep_assets()
+            && settings::log_decisions() < LogDecisions::All
+            && all.are_those_of(row)
+    }
+
+    /// Reads all usages, once, where that spares more than it costs.
     fn learn(&mut self, place: &Place) {
         let rows = std::mem::take(&mut self.rows);
-        if rows == 0
-            || !self.rows_are_final
-            || !place.writer.usages_keep_assets()
-            || settings::log_decisions() >= LogDecisions::All
-        {
+        if rows == 0 {
             return;
         }
         // Where it fails, the lessons are looked up.
@@ -235,6 +243,22 @@ fn read(connection: &Connection, place: &Place, ids: &[String]) -> (Rows, Vec<Le
     (rows, lessons)
 }
 
+/// Takes what the row trigger has found for granted, once: the foreign key of a usage vouches for its asset.
+fn trust_found(lessons: &[Lesson], items: &[Item], known: &mut Known<'_>) {
+    for item in items {
+        let (Normalized::Eligible(media), Some(organization)) = (&item.normalized, &lessons[item.lesson].organization)
+        else {
+            continue;
+        };
+        if let Some(id) = media.asset_id {
+            let key = hash(organization, media.canonical_key.as_bytes());
+            if reserved::was_found(hash(organization, &id), key) {
+                known.trust(organization, id, &media.canonical_key);
+            }
+        }
+    }
+}
+
 /// Decides and writes; gives what is to be recorded.
 ///
 /// # Errors
@@ -259,9 +283,16 @@ fn attempt(
     let mut items = items_of_lessons(&lessons);
     let mut known = Known::new(&planned, &keyed, true);
     known.trusts_reservations = is_first;
-    let usages = usages_of(connection, place, &ids);
-    if is_final && place.writer.usages_keep_assets() {
-        trust_untouched(written, &lessons, &items, &usages, &mut known);
+    // Where all usages have been read, most lessons are known to have none.
+    let usages = match statement.all_usages.as_ref().filter(|_| is_first) {
+        Some(all) => usages_of(connection, place, ids.iter().filter(|id| all.has_some(id))),
+        None => usages_of(connection, place, ids.iter()),
+    };
+    if is_first && place.writer.usages_keep_assets() {
+        trust_found(&lessons, &items, &mut known);
+        if is_final {
+            trust_untouched(written, &lessons, &items, &usages, &mut known);
+        }
     }
     place
         .look_ups

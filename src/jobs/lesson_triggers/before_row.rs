@@ -144,6 +144,7 @@ impl Statement {
             }
             break;
         }
+        note_found(&organization, &decided);
         patched(call, columns, &decided, &refused)
     }
 
@@ -299,6 +300,20 @@ fn reserve(organization: &str, decided: &mut Decided) {
         }
         !is_free
     });
+}
+
+/// Spares the statement trigger the look-up of assets that are there.
+fn note_found(organization: &str, decided: &Decided) {
+    for item in &decided.items {
+        if let (Normalized::Eligible(media), Some(id)) = (&item.normalized, item.outcome.existing_asset()) {
+            if !reserved::is_waiting(id) {
+                reserved::found(
+                    hash(organization, &id),
+                    hash(organization, media.canonical_key.as_bytes()),
+                );
+            }
+        }
+    }
 }
 
 /// Whether the statement trigger of this table will make what is left to it: it is not there when somebody has dropped or

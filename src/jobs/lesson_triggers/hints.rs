@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use media_assets_core::jobs::lesson::{self, AssetId, Found, Media};
+use media_assets_core::json::Json;
 
 use super::place::Place;
 use crate::engine::key_set::{hash, Build};
@@ -172,15 +173,16 @@ impl lesson::Known for OfOrganization<'_> {
         self.hints.by_key.get(&own).copied()
     }
 
-    fn create<J>(&mut self, media: &Media<'_, J>, has_byte_size: bool) -> Option<AssetId> {
+    /// Whether it has a size is nothing that a row trigger asks.
+    fn create<'a, J: Json<'a>>(&mut self, media: &Media<'a, J>) -> Found {
         let id = *uuid::Uuid::now_v7().as_bytes();
         let found = Found {
             id: Some(id),
-            has_byte_size,
+            has_byte_size: false,
         };
         let own = hash(self.organization, media.canonical_key.as_bytes());
         self.hints.by_key.insert(own, found);
         self.created = true;
-        Some(id)
+        found
     }
 }

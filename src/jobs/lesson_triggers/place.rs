@@ -284,8 +284,12 @@ impl Statements<'_> {
     }
 
     fn all_usages(&self) -> String {
+        let organization = match self.tables.organizations_are_uuids() {
+            true => "s.organization_id",
+            false => "s.organization_id::pg_catalog.text",
+        };
         format!(
-            "SELECT s.organization_id::pg_catalog.text, s.target_id::pg_catalog.text, s.slot_type::pg_catalog.text, s.asset_id,
+            "SELECT {organization}, s.target_id::pg_catalog.text, s.slot_type::pg_catalog.text, s.asset_id,
                     s.position::pg_catalog.int4, s.slot_key IS NULL
              FROM {} s WHERE s.target_type = 'lesson' AND s.slot_type IN ('lesson_video', 'lesson_document')",
             self.usages.sql_name

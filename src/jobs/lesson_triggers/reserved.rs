@@ -1,4 +1,5 @@
-//! Ids given to assets that a statement is going to make when its rows are in.
+//! What the row trigger hands to the statement trigger: ids given to assets that the statement is going to make when its
+//! rows are in, and assets that are there.
 //!
 //! A statement over many lessons writes each of them once, with the `assetId`s in place, and makes the assets together at
 //! its end. An id that is forgotten (the transaction is over, too many are waiting) costs a second write of its lesson,
@@ -9,6 +10,7 @@ use std::collections::HashMap;
 
 use media_assets_core::jobs::lesson::AssetId;
 
+use crate::engine::key_set::Build;
 use crate::postgres::transaction_end;
 
 /// Ids that wait at most; about 25 MB.
@@ -17,6 +19,8 @@ const MOST: usize = 400_000;
 thread_local! {
     /// The hash of (organization, key) that each id is for.
     static RESERVED: RefCell<HashMap<AssetId, u128>> = RefCell::default();
+    /// The hashes of (organization, key) and (organization, id) of assets that the row trigger has found.
+    static FOUND: RefCell<HashMap<u128, u128, Build>> = RefCell::default();
 }
 
 pub fn register() {
@@ -26,6 +30,7 @@ pub fn register() {
                 *reserved = HashMap::new();
             }
         });
+        forget_found();
     });
 }
 
@@ -55,4 +60,27 @@ pub fn has_room() -> bool {
 /// The asset is there: its id needs no reservation.
 pub fn settle(id: AssetId) {
     RESERVED.with_borrow_mut(|reserved| reserved.remove(&id));
+}
+
+/// An asset was found, by the hashes of its organization with its id and with its key.
+pub fn found(id: u128, key: u128) {
+    FOUND.with_borrow_mut(|found| {
+        if found.len() < MOST {
+            found.insert(id, key);
+        }
+    });
+}
+
+/// Whether that asset was found in this statement.
+pub fn was_found(id: u128, key: u128) -> bool {
+    FOUND.with_borrow(|found| !found.is_empty() && found.get(&id) == Some(&key))
+}
+
+/// The statement is over.
+pub fn forget_found() {
+    FOUND.with(|found| {
+        if let Ok(mut found) = found.try_borrow_mut() {
+            *found = HashMap::default();
+        }
+    });
 }

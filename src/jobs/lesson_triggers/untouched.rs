@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use media_assets_core::jobs::lesson::{are_same_upload, asset_id_of, normalize, AssetId, Media, Normalized, Slot};
+use media_assets_core::jobs::lesson::{
+    are_same_upload, asset_id_of, normalize, parse_asset_id, AssetId, Media, Normalized, Slot,
+};
 use media_assets_core::json::{Json, Kind};
 
 use super::place::Place;
@@ -100,7 +102,34 @@ pub struct AllUsages {
     /// How many usages each lesson has, by its hash.
     counts: HashMap<u128, u32, Build>,
     /// The organization of each course.
-    organizations: HashMap<String, Option<String>>,
+    courses: HashMap<String, Option<Organization>>,
+    organizations: Organizations,
+}
+
+/// An organization by its number.
+type Organization = u32;
+
+/// Numbers of organizations, which are shorter to hash than their ids.
+#[derive(Default)]
+struct Organizations {
+    by_uuid: HashMap<[u8; 16], Organization>,
+    by_text: HashMap<String, Organization>,
+}
+
+impl Organizations {
+    fn of_uuid(&mut self, id: [u8; 16]) -> Organization {
+        let next = self.by_uuid.len() as Organization;
+        *self.by_uuid.entry(id).or_insert(next)
+    }
+
+    fn of_text(&mut self, id: &str) -> Organization {
+        if let Some(number) = self.by_text.get(id) {
+            return *number;
+        }
+        let next = self.by_text.len() as Organization;
+        self.by_text.insert(id.to_owned(), next);
+        next
+    }
 }
 
 impl AllUsages {
@@ -110,10 +139,12 @@ impl AllUsages {
         if rows < FEWEST_ROWS || place.estimated_usages() > most as f32 {
             return None;
         }
+        let expected = (place.estimated_usages().max(0.0) as usize).max(rows as usize);
         let mut all = AllUsages {
-            usages: HashSet::default(),
-            counts: HashMap::default(),
-            organizations: HashMap::new(),
+            usages: HashSet::with_capacity_and_hasher(expected, Build::default()),
+            counts: HashMap::with_capacity_and_hasher(rows as usize, Build::default()),
+            courses: HashMap::new(),
+            organizations: Organizations::default(),
         };
         let courses = connection.run(&place.organizations, Mode::Write, &[(most + 1).into()]);
         if courses.len() as i64 > most {
@@ -121,14 +152,20 @@ impl AllUsages {
         }
         for row in 0..courses.len() {
             if let Some(course) = courses.text(row, 0) {
-                all.organizations.insert(course, courses.text(row, 1));
+                let organization = courses
+                    .text(row, 1)
+                    .map(|id| match place.tables.organizations_are_uuids() {
+                        true => parse_asset_id(&id).map_or(Organization::MAX, |id| all.organizations.of_uuid(id)),
+                        false => all.organizations.of_text(&id),
+                    });
+                all.courses.insert(course, organization);
             }
         }
         drop(courses);
         let mut cursor = Cursor::open(connection, &place.all_usages, Mode::Write, &[]);
         let mut seen = 0;
         loop {
-            let read = in_own_context(|| all.take(connection, &mut cursor));
+            let read = in_own_context(|| all.take(connection, place, &mut cursor));
             seen += read;
             if seen > most {
                 return None;
@@ -139,14 +176,24 @@ impl AllUsages {
         }
     }
 
-    fn take(&mut self, connection: &Connection, cursor: &mut Cursor) -> i64 {
+    fn take(&mut self, connection: &Connection, place: &Place, cursor: &mut Cursor) -> i64 {
         let rows = cursor.fetch(connection, FETCH);
+        let are_uuids = place.tables.organizations_are_uuids();
+        // The usages of a lesson mostly stand side by side.
+        let mut last = ("", 0);
         for row in 0..rows.len() {
             let Some(lesson) = rows.str(row, 1) else { continue };
-            *self.counts.entry(hash("", lesson.as_bytes())).or_default() += 1;
+            if lesson != last.0 {
+                last = (lesson, hash("", lesson.as_bytes()));
+            }
+            *self.counts.entry(last.1).or_default() += 1;
+            let organization = match are_uuids {
+                true => rows.uuid(row, 0).map(|id| self.organizations.of_uuid(id)),
+                false => rows.str(row, 0).map(|id| self.organizations.of_text(id)),
+            };
             // One of another form is counted, and found to be none of an item.
             if let (Some(organization), Some(slot), Some(asset), Some(position), Some(true)) = (
-                rows.str(row, 0),
+                organization,
                 rows.str(row, 2).and_then(Slot::parse),
                 rows.uuid(row, 3),
                 rows.get(row, 4),
@@ -159,13 +206,18 @@ impl AllUsages {
         rows.len() as i64
     }
 
+    /// Whether a lesson has any usage.
+    pub fn has_some(&self, lesson: &str) -> bool {
+        self.counts.contains_key(&hash("", lesson.as_bytes()))
+    }
+
     /// Whether all items of a lesson are the media that they were, and its usages are theirs and no others.
     pub fn are_those_of(&self, row: &Written) -> bool {
         let (Some(now), Some(before)) = (&row.now, &row.before) else {
             return false;
         };
-        let organization = now.course.as_ref().and_then(|course| self.organizations.get(course));
-        let Some(Some(organization)) = organization else {
+        let organization = now.course.as_ref().and_then(|course| self.courses.get(course));
+        let Some(Some(organization)) = organization.copied() else {
             return false;
         };
         let mut usages = 0;
@@ -202,11 +254,11 @@ impl AllUsages {
     }
 }
 
-fn usage_hash(organization: &str, lesson: &str, slot: Slot, position: i32, asset: AssetId) -> u128 {
-    let mut place = Vec::with_capacity(lesson.len() + 21);
-    place.extend_from_slice(&asset);
-    place.extend_from_slice(&position.to_le_bytes());
-    place.push(slot as u8);
-    place.extend_from_slice(lesson.as_bytes());
-    hash(organization, &place)
+fn usage_hash(organization: Organization, lesson: &str, slot: Slot, position: i32, asset: AssetId) -> u128 {
+    let mut place = [0; 25];
+    place[..16].copy_from_slice(&asset);
+    place[16..20].copy_from_slice(&position.to_le_bytes());
+    place[20..24].copy_from_slice(&organization.to_le_bytes());
+    place[24] = slot as u8;
+    hash(lesson, &place)
 }

@@ -21,8 +21,12 @@ pub struct Usage {
 }
 
 /// The usages that lessons with some ids have.
-pub fn usages_of(connection: &Connection, place: &Place, ids: &[String]) -> Vec<Usage> {
-    let targets = arrays::text(ids.iter().map(|id| Some(id.as_str())));
+pub fn usages_of<'s>(connection: &Connection, place: &Place, ids: impl Iterator<Item = &'s String>) -> Vec<Usage> {
+    let ids: Vec<&str> = ids.map(String::as_str).collect();
+    if ids.is_empty() {
+        return Vec::new();
+    }
+    let targets = arrays::text(ids.into_iter().map(Some));
     let rows = connection.run(&place.usages, Mode::Write, &[targets.into()]);
     (0..rows.len())
         .map(|row| Usage {

@@ -20,8 +20,8 @@ pub trait Known {
     fn has_key(&self, id: AssetId, canonical_key: &str) -> bool;
     /// The asset with that key, those that this run created before included.
     fn by_key(&self, canonical_key: &str) -> Option<Found>;
-    /// Takes down that the run creates the asset of `media`; returns its id where one is made.
-    fn create<J>(&mut self, media: &Media<'_, J>, has_byte_size: bool) -> Option<AssetId>;
+    /// Takes down that the run creates the asset of `media`; returns it, with its id where one is made.
+    fn create<'a, J: Json<'a>>(&mut self, media: &Media<'a, J>) -> Found;
 }
 
 /// How an eligible item came to its asset.
@@ -93,11 +93,7 @@ pub fn decide<'a, J: Json<'a>, K: Known>(item: &Normalized<'a, J>, known: Option
     }
     let (action, asset) = match known.by_key(&media.canonical_key) {
         Some(asset) => (Action::ReuseKey, asset),
-        None => {
-            let has_byte_size = media.byte_size().is_some();
-            let id = known.create(media, has_byte_size);
-            (Action::Create, Found { id, has_byte_size })
-        }
+        None => (Action::Create, known.create(media)),
     };
     let patch = asset.id.is_none() || media.asset_id != asset.id;
     Outcome::Eligible { action, asset, patch }
