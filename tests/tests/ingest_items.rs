@@ -504,7 +504,7 @@ fn a_row_that_cannot_be_rekeyed_costs_itself_only() {
 fn items_are_found_whatever_the_order_of_the_index() {
     with_collection(|_, _, session, collection| {
         // an index that sorts otherwise than bytes do, and rows of other items between those of a page
-        if session.is_true("SELECT count(*) > 0 FROM pg_collation WHERE collprovider = 'i'") {
+        if session.is_true("SELECT count(*) > 9 FROM pg_collation WHERE collprovider = 'i'") {
             session.run(
                 "CREATE COLLATION backwards (provider = icu, locale = 'en-US-u-kf-upper', deterministic = true);
                  ALTER TABLE collection_assets ALTER canonical_key TYPE text COLLATE backwards",
