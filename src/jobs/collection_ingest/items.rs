@@ -10,6 +10,7 @@ use media_assets_core::jobs::collection_ingest::{
     plan, without_secrets, Action, AssetState, Content, Counters, Item, Outcome, Refusal, Write,
 };
 
+pub use self::look_up::by_the_unique_index;
 use self::look_up::{stored, Found, LookUps, Row, ROW};
 use super::call::Collection;
 use super::spool::{column, Spool};

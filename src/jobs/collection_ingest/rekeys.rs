@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::call::Collection;
+use super::items::by_the_unique_index;
 use super::tables::Tables;
 use crate::engine::journal::{Changes, CELL_SET};
 use crate::engine::ledger::decisions::Decision;
@@ -158,7 +159,8 @@ impl Rekeys {
             collection: collection.uuid,
             assets: table.clone(),
             look_up: Statement::new(format!(
-                "SELECT u.n, EXISTS (SELECT FROM {table} h WHERE h.collection_uuid = $4 AND h.canonical_key = u.new_key AND h.uuid <> u.id)
+                "SELECT u.n, EXISTS (SELECT FROM (SELECT h.uuid FROM {table} h WHERE h.collection_uuid = $4
+                     AND h.canonical_key >= u.new_key AND h.canonical_key <= u.new_key ORDER BY h.canonical_key LIMIT 1) h WHERE h.uuid <> u.id)
                  {changed} JOIN {table} a ON a.uuid = u.id WHERE a.canonical_key::pg_catalog.text = u.old_key"
             )),
             update: Statement::new(format!(
@@ -238,7 +240,7 @@ impl Job for Rekeys {
                 }
             })
             .collect();
-        let found = connection.run(&self.look_up, mode, &self.parameters(rows.iter()));
+        let found = by_the_unique_index(|| connection.run(&self.look_up, mode, &self.parameters(rows.iter())));
         for n in 0..found.len() {
             let Some(place) = found.get::<i64>(n, 0).map(|place| place as usize - 1) else {
                 continue;
