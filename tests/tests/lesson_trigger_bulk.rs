@@ -34,6 +34,8 @@ fn a_bulk_write_is_right_in_every_row() {
     });
 }
 
+type Rows = Vec<Vec<Option<String>>>;
+
 /// Usages that somebody has spoiled by hand, for every eleventh lesson another way.
 const SPOIL: &str = r#"
 DELETE FROM asset_usages WHERE right(target_id, 3)::int % 11 = 1 AND position = 0;
@@ -63,7 +65,7 @@ const TOUCH: &str = r#"UPDATE lesson SET title = title || '.', videos = CASE rig
   ELSE jsonb_set(videos, '{0}', '"no object"') END"#;
 
 /// Where everything is after the same writes, in one statement or with one statement for each lesson.
-fn touched(server: &Server, at_once: bool) -> (Vec<Vec<Option<String>>>, Vec<Vec<Option<String>>>) {
+fn touched(server: &Server, at_once: bool) -> (Rows, Rows) {
     let (_database, mut session, application) = attached(server);
     for number in 1..=198 {
         application.add_lesson_of(
