@@ -15,6 +15,7 @@ use crate::engine::ledger::Ledger;
 use crate::engine::relation::Relation;
 use crate::engine::rights;
 use crate::error::{not_undoable, Result};
+use crate::jobs::collection_ingest::rekeys::REKEY;
 use crate::jobs::s3_assets::REFERENCE_CONTENT;
 use crate::postgres::spi::{Connection, Mode};
 
@@ -53,6 +54,12 @@ pub const TABLE_JOBS: &[TableJob] = &[
         name: "s3_assets",
         relations: &["scenes", "video_sessions", "asset_references"],
         fingerprints: &[("asset_references", &REFERENCE_CONTENT)],
+        keeps: &[],
+    },
+    TableJob {
+        name: REKEY,
+        relations: &["collection_assets"],
+        fingerprints: &[],
         keeps: &[],
     },
     TableJob {
