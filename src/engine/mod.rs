@@ -52,9 +52,14 @@ pub trait Job {
     /// What its rows are called in messages.
     const ROWS: &'static str;
     const ROW: &'static str;
+    /// Whether rows that could not be written count among the `max_rows`. Where the next run meets them again, they must
+    /// not: so many of them would keep every such run from the others.
+    const FAILURES_FILL_LIMIT: bool = true;
 
     /// About how many rows there are, for progress lines.
-    fn estimate(&self, connection: &Connection) -> Option<i64>;
+    fn estimate(&self, _connection: &Connection) -> Option<i64> {
+        None
+    }
     /// At most `limit` rows behind the cursor `after`, in order.
     fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Self::Page;
     /// The rows of the scope that have these ids, in their order; those that have gone are left out.
@@ -102,7 +107,9 @@ pub trait Job {
     ///
     /// # Errors
     /// 53400 when there is more to remember than `media_assets.dry_run_memory` allows.
-    fn remember(&mut self, decided: &Self::Decided) -> Result<()>;
+    fn remember(&mut self, _decided: &Self::Decided) -> Result<()> {
+        Ok(())
+    }
     /// Looks at the rows of these organizations only from now on, a part of those that it was made for. Gives `false` where
     /// it has to be made anew.
     ///

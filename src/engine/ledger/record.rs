@@ -5,6 +5,7 @@ use super::{lock_run, Ledger};
 use crate::engine::journal::{Change, Changes, Ids, Journal, RowFailure};
 use crate::postgres::arrays;
 use crate::postgres::backends::{application_name, Backend};
+use crate::postgres::memory::in_own_context;
 use crate::postgres::spi::{Connection, Mode, Parameter};
 use crate::postgres::user;
 use crate::settings;
@@ -111,13 +112,16 @@ impl<'l> Recorder<'l> {
 
     /// Writes what the journal holds, and empties it.
     pub fn keep(&mut self, connection: &Connection, journal: &mut Journal) {
-        for change in journal.changes.drain() {
-            self.change(connection, &change);
-        }
-        self.log.write(connection, self.ledger, &journal.decisions);
-        for failure in &journal.failures {
-            self.failure(connection, failure);
-        }
+        // The arrays of a batch go with it.
+        in_own_context(|| {
+            for change in journal.changes.drain() {
+                self.change(connection, &change);
+            }
+            self.log.write(connection, self.ledger, &journal.decisions);
+            for failure in &journal.failures {
+                self.failure(connection, failure);
+            }
+        });
         journal.start_batch();
     }
 

@@ -15,7 +15,7 @@ mod worker;
 
 use crate::error::Result;
 use crate::postgres::spi::Connection;
-pub use phase::{Phase, PhaseOf};
+pub use phase::{phase_of, Phase, PhaseOf};
 pub use worker::work;
 
 /// The organizations of a range: those for whose id's text the first two bytes of the SHA-256 are within it.
@@ -89,6 +89,10 @@ pub trait Program {
     /// # Errors
     /// 0A000 with the reason when they cannot.
     fn check_can_be_shared(&self) -> Result<()>;
+    /// As [`Job::FAILURES_FILL_LIMIT`](super::Job::FAILURES_FILL_LIMIT) of the job whose rows are counted.
+    fn failures_fill_limit(&self) -> bool {
+        true
+    }
     /// The phases of the run, in order.
     ///
     /// # Errors

@@ -51,6 +51,15 @@ pub struct PhaseOf<J, B> {
     pub begin: B,
 }
 
+/// A phase whose rows count, and which needs nothing before its first batch.
+pub fn phase_of<J: Job + 'static>(job: J) -> Box<dyn Phase> {
+    Box::new(PhaseOf {
+        job,
+        counts: true,
+        begin: |_: &mut J, _: &Connection| Ok(()),
+    })
+}
+
 impl<J: Job, B: FnMut(&mut J, &Connection) -> Result<()>> Phase for PhaseOf<J, B> {
     fn counts(&self) -> bool {
         self.counts

@@ -284,7 +284,8 @@ impl Worker<'_> {
         };
         let counts = phase.counts();
         let left = match self.program.max_rows().filter(|_| counts) {
-            Some(max) => max - range.rows_done,
+            Some(max) if self.program.failures_fill_limit() => max - range.rows_done,
+            Some(max) => max - (range.rows_done - self.failures.count),
             None => i64::MAX,
         };
         let limit = i64::from(range.batch_size).min(left);
