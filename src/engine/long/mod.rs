@@ -42,15 +42,22 @@ impl Buckets {
         if self == Self::NONE {
             return Some("false".to_owned());
         }
-        (!self.are_all()).then(|| format!("{} BETWEEN {} AND {}", Self::of(organization), self.first, self.last))
+        let bucket = format!("{BUCKET} BETWEEN {} AND {}", self.first, self.last);
+        (!self.are_all()).then(|| of_hash(&bucket, organization))
+    }
+
+    /// As [`Buckets::condition`], for an expression that is the bucket itself, NULL for no organization.
+    pub fn condition_of_bucket(self, bucket: &str) -> Option<String> {
+        if self == Self::NONE {
+            return Some("false".to_owned());
+        }
+        let (first, last) = (self.first, self.last);
+        (!self.are_all()).then(|| format!("COALESCE({bucket}, {OF_NOBODY}) BETWEEN {first} AND {last}"))
     }
 
     /// An SQL expression: the bucket of `organization`, another one.
     pub fn of(organization: &str) -> String {
-        format!(
-            "(SELECT pg_catalog.get_byte(h.hash, 0) * 256 + pg_catalog.get_byte(h.hash, 1)
-              FROM (SELECT pg_catalog.sha256(pg_catalog.convert_to(COALESCE({organization}::pg_catalog.text, ''), 'UTF8')) AS hash) h)"
-        )
+        of_hash(BUCKET, organization)
     }
 
     /// The two halves, where there are two: of the buckets that are in use, sorted, as many on either side, or of all
@@ -76,6 +83,20 @@ impl Buckets {
             Buckets { first: second, ..self },
         ))
     }
+}
+
+/// The bucket of an empty text.
+const OF_NOBODY: i32 = 0xe3b0;
+
+const BUCKET: &str = "pg_catalog.get_byte(h.hash, 0) * 256 + pg_catalog.get_byte(h.hash, 1)";
+
+/// `expression` over the hash `h.hash` of an organization. OFFSET keeps PostgreSQL from writing the hash in wherever it is
+/// named, which would make it four times for each row.
+fn of_hash(expression: &str, organization: &str) -> String {
+    format!(
+        "(SELECT {expression}
+          FROM (SELECT pg_catalog.sha256(pg_catalog.convert_to(COALESCE({organization}::pg_catalog.text, ''), 'UTF8')) AS hash OFFSET 0) h)"
+    )
 }
 
 /// What a job brings to run in committing batches: how a session opens it for one range.

@@ -93,10 +93,15 @@ impl Reader {
             .check_value(connection, "organization_id", organization, "organization_id")?;
         let greater = &tables.lesson_order.greater;
         let not_greater = &tables.lesson_order.not_greater;
+        // Where a part of the organizations is wanted, the bucket is made once for each course and remembered by the plan.
+        let bucket = match scope.buckets.are_all() {
+            true => String::new(),
+            false => format!(", {} AS bucket", Buckets::of("g.organization_id")),
+        };
         let select = format!(
             "SELECT l.id::pg_catalog.text, o.organization_id::pg_catalog.text, l.course_id::pg_catalog.text, l.videos, l.documents
              FROM {} l
-             LEFT JOIN LATERAL (SELECT g.organization_id FROM {} c JOIN {} g ON g.id = c.group_id
+             LEFT JOIN LATERAL (SELECT g.organization_id{bucket} FROM {} c JOIN {} g ON g.id = c.group_id
                                 WHERE c.id = l.course_id LIMIT 1) o ON true",
             lesson.sql_name, tables.course.sql_name, tables.group.sql_name
         );
@@ -106,7 +111,7 @@ impl Reader {
             "$3::pg_catalog.text IS NULL".to_owned()
         };
         let again_scope = of_organization.replace("$3", "$2");
-        let in_range = match scope.buckets.condition("o.organization_id") {
+        let in_range = match scope.buckets.condition_of_bucket("o.bucket") {
             Some(condition) => format!("{of_organization} AND {condition}"),
             None => of_organization,
         };
