@@ -122,6 +122,38 @@ fn one_bad_item_costs_itself_only() {
 }
 
 #[test]
+fn a_404_is_an_answer_and_nothing_but_404_is_worth_a_hint() {
+    each_server(|server| {
+        let (database, mut session) = published_board(server, 4);
+        let stub = Stub::start(|request| match request.parameter("ids") {
+            Some("i1") => honest(request),
+            _ => Reply::Json(404, json!({"title": "Not Found"})),
+        });
+        let fetched = run_client(
+            &database,
+            &stub.base(),
+            &with("fetch", &["--batch", "4", "--limit", "3"]),
+        );
+        assert_eq!(fetched.code, Some(0), "{}", fetched.text);
+        assert!(!fetched.text.contains("HINT"), "{}", fetched.text);
+        assert_eq!(
+            session.text("SELECT string_agg(concat_ws(' ', item_id, http_status, error), ', ' ORDER BY item_id) FROM jellyfin_items"),
+            "i1 200, i2 404, i3 404"
+        );
+        let fetched = run_client(&database, &stub.base(), &with("fetch", &[]));
+        assert_eq!(fetched.code, Some(0), "{}", fetched.text);
+        assert!(fetched.text.contains("HTTP 404 only"), "{}", fetched.text);
+        enrich(&mut session);
+        assert_eq!(
+            session.text("SELECT string_agg(row_id || reason, ',' ORDER BY row_id) FROM jellyfin_skips"),
+            "2not_found,3not_found,4not_found"
+        );
+        // nothing is asked again
+        assert_eq!(session.number("SELECT count(*) FROM jellyfin_candidates()"), 0);
+    });
+}
+
+#[test]
 fn what_always_fails_keeps_nothing_from_the_rest() {
     each_server(|server| {
         let (database, mut session) = published_board(server, 6);
