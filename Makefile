@@ -23,6 +23,7 @@ lint: ## formatting and clippy
 bench: ## the ratios of bench/README.md (LESSONS=300000 for the large run)
 	@tools/bench.sh
 	@tools/bench_jobs.sh
+	@tools/bench_ingest.sh
 	@tools/bench_triggers.sh
 
 clean: ## remove servers, copies of PostgreSQL, and build results

@@ -31,6 +31,7 @@ pub extern "C-unwind" fn _PG_init() {
     settings::register();
     postgres::write_flag::register();
     postgres::transaction_end::register();
+    postgres::transaction::register();
     postgres::invalidation::register();
     jobs::lesson_triggers::register();
 }

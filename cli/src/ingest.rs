@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use media_assets_scanner::{scan, Found, Item, Options, Problem};
-use postgres::Client;
+use postgres::{Client, Transaction};
 use serde_json::{json, Value};
 
 use crate::connection::Target;
@@ -100,6 +100,7 @@ impl Arguments {
                  SET LOCAL media_assets.progress = off",
             )
             .map_err(refused)?;
+        self.check(&mut transaction, &schema).map_err(refused)?;
         let mut copy = transaction
             .copy_in("COPY pg_temp.media_assets_scanned FROM STDIN")
             .map_err(refused)?;
@@ -143,6 +144,21 @@ impl Arguments {
             )
         })?;
         Ok((result, problems))
+    }
+
+    /// Lets the database say what it has against the call, before a long scan: by an item that is in any scope.
+    fn check(&self, transaction: &mut Transaction<'_>, schema: &str) -> Result<(), postgres::Error> {
+        transaction.execute(
+            "INSERT INTO pg_temp.media_assets_scanned (locator, title, season, episode) VALUES ('1', $1, $2, $3)",
+            &[&self.title, &self.season, &self.episode],
+        )?;
+        transaction.query_one(
+            &format!(
+                "SELECT count(*) FROM {schema}.explain_ingest_collection($1, 'pg_temp.media_assets_items', title => $2, season => $3, episode => $4)"
+            ),
+            &[&self.collection, &self.title, &self.season, &self.episode],
+        )?;
+        transaction.batch_execute("DELETE FROM pg_temp.media_assets_scanned")
     }
 
     /// Sends what the scan finds, one file at a time.

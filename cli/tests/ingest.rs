@@ -203,6 +203,18 @@ fn each_failure_has_its_exit_code_and_its_json() {
         let mut command = program(database);
         command.args(["ingest", "--json", "TV", "--path", "/no/such/directory"]);
         fails(command, 3, "source_unreachable", None);
+        // the call is checked before the source is looked at
+        for (arguments, sqlstate) in [
+            (&["Nothing"][..], "42704"),
+            (&["TV", "--season", "1"], "22023"),
+            (&["TV", "--title", "Show", "--episode", "1"], "22023"),
+        ] {
+            let mut command = program(database);
+            command
+                .args(["ingest", "--json", "--path", "/no/such/directory"])
+                .args(arguments);
+            fails(command, 1, "validation", Some(sqlstate));
+        }
         let mut command = call(&["TV"]);
         command.env("PGPORT", "1");
         fails(command, 3, "source_unreachable", None);
@@ -268,5 +280,44 @@ fn a_password_file_is_used_as_libpq_does() {
             assert_eq!(text.contains("readable by others"), warned, "{text}");
             assert!(!text.contains("secret"));
         }
+    });
+}
+
+#[test]
+fn a_terminal_has_a_progress_bar_and_nobody_else() {
+    with_tables(|database, _, tree| {
+        let call = |more: &str| {
+            format!(
+                "'{}' ingest TV --path '{}' {more}",
+                env!("CARGO_BIN_EXE_media-assets"),
+                tree.0.display()
+            )
+        };
+        let on_terminal = |more: &str| {
+            // util-linux's script gives the program a terminal
+            let mut command = Command::new("script");
+            command.env_clear().envs(
+                program(database)
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            );
+            command
+                .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+                .env("TERM", "xterm");
+            command
+                .args(["-qec", &call(more), "/dev/null"])
+                .stdin(std::process::Stdio::null());
+            let output = command.output().expect("script runs");
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        // a scan that is over in a moment needs no bar
+        for number in 0..3000 {
+            fs::write(tree.0.join(format!("{number}.mkv")), "").expect("a file");
+        }
+        assert!(on_terminal("").contains("files sent"));
+        assert!(!on_terminal("--json").contains("files sent"), "never beside JSON");
+        let output = ingest(database, tree, &[]);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("files sent"));
     });
 }

@@ -78,9 +78,10 @@ pub fn scan<'s>(
 ) -> io::Result<impl Iterator<Item = Found> + 's> {
     // An error here is the caller's; below it is one item's.
     std::fs::read_dir(root)?;
+    let follows = options.follow_symlinks;
     let walk = WalkDir::new(root)
-        .follow_links(options.follow_symlinks)
-        .sort_by_file_name()
+        .follow_links(follows)
+        .sort_by(move |left, right| path_bytes(left, follows).cmp(path_bytes(right, follows)))
         .into_iter()
         .filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry));
     Ok(walk.filter_map(move |entry| {
@@ -96,6 +97,15 @@ pub fn scan<'s>(
             })),
         }
     }))
+}
+
+/// What stands in the path of everything in `entry`: with the slash behind a directory, names sort as whole paths do, byte
+/// by byte (`Show (2003)/a` is before `Show/a`).
+fn path_bytes(entry: &DirEntry, follows: bool) -> impl Iterator<Item = u8> + '_ {
+    let kind = entry.file_type();
+    let is_directory = kind.is_dir() || (follows && kind.is_symlink() && entry.path().is_dir());
+    let name = entry.file_name().as_encoded_bytes().iter().copied();
+    name.chain(is_directory.then_some(b'/'))
 }
 
 fn is_hidden(entry: &DirEntry) -> bool {

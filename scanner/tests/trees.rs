@@ -134,6 +134,121 @@ fn links_are_followed_when_asked_for_and_loops_end() {
 }
 
 #[test]
+fn paths_come_as_bytes_sort_them() {
+    let tree = Tree::new("bytes");
+    for name in [
+        "Show/a.mkv",
+        "Show (2003)/a.mkv",
+        "Show - Extras/a.mkv",
+        "Show.mkv",
+        "Show0/a.mkv",
+        "Show/b/c.mkv",
+        "Show/b.mkv",
+        "é/a.mkv",
+        "z.mkv",
+    ] {
+        tree.file(name, "");
+    }
+    symlink(tree.0.join("Show0"), tree.0.join("Show,linked")).expect("a link");
+    for follow_symlinks in [false, true] {
+        let options = Options {
+            follow_symlinks,
+            ..Options::default()
+        };
+        let names = tree.names(&options);
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        assert_eq!(names, sorted);
+        assert_eq!(names.len(), if follow_symlinks { 10 } else { 9 });
+    }
+}
+
+#[test]
+fn links_devices_and_odd_names_are_what_they_are() {
+    let tree = Tree::new("odd");
+    let long = format!("{}.mkv", "x".repeat(250));
+    for name in [
+        "new\nline.mkv",
+        "tab\t.mkv",
+        " .mkv",
+        "#1?x=%20.MKV",
+        "\u{feff}.mkv",
+        long.as_str(),
+    ] {
+        tree.file(name, "");
+    }
+    // a directory and a socket with the name of a file, a directory called as hidden ones are not
+    fs::create_dir(tree.0.join("directory.mkv")).expect("a directory");
+    std::os::unix::net::UnixListener::bind(tree.0.join("socket.mkv")).expect("a socket");
+    fs::create_dir(tree.0.join("...")).expect("a directory");
+    tree.file(".../a.mkv", "");
+    symlink("/", tree.0.join("root")).expect("a link");
+    symlink(tree.0.join("ring"), tree.0.join("ring")).expect("a link");
+    assert_eq!(
+        tree.names(&Options::default()).len(),
+        6,
+        "{:?}",
+        tree.names(&Options::default())
+    );
+    // a file that goes while it is looked at is told, and the walk goes on
+    let gone = tree.0.join("tab\t.mkv");
+    let once = std::cell::Cell::new(false);
+    let options = Options {
+        hash: true,
+        ..Options::default()
+    };
+    let remove = || {
+        if !once.replace(true) {
+            fs::remove_file(&gone).expect("removed");
+        }
+    };
+    let found: Vec<Found> = scan(&tree.0, &options, &remove).expect("a tree").collect();
+    let problems = found.iter().filter(|found| matches!(found, Found::Problem(_))).count();
+    assert_eq!((found.len() - problems, problems <= 1), (5, true), "{found:?}");
+}
+
+/// Memory of this process that is not files, in kB.
+fn private_memory() -> i64 {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok())
+        .expect("a figure")
+}
+
+#[test]
+fn a_hundred_thousand_files_in_one_directory_take_bounded_memory() {
+    let shared = Path::new("/dev/shm");
+    let base = if shared.is_dir() {
+        shared.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    let tree = Tree(base.join(format!("media_assets_scanner_{}_many", std::process::id())));
+    fs::create_dir_all(&tree.0).expect("a directory");
+    for number in 0..100_000 {
+        fs::File::create(
+            tree.0
+                .join(format!("Show - S01E{number:06} - A name of a usual length.MKV")),
+        )
+        .expect("a file");
+    }
+    let before = private_memory();
+    let (mut files, mut most, mut last) = (0, 0, String::new());
+    for found in scan(&tree.0, &Options::default(), &|| ()).expect("a tree") {
+        let Found::Item(item) = found else { panic!("{found:?}") };
+        assert!(item.path > last, "in path order");
+        last = item.path;
+        files += 1;
+        if files % 10_000 == 1 {
+            most = most.max(private_memory() - before);
+        }
+    }
+    assert_eq!(files, 100_000);
+    // what is held is one directory's names, not its files
+    assert!(most < 64 << 10, "{most} kB");
+}
+
+#[test]
 fn a_root_that_is_not_there_is_an_error() {
     assert!(scan(Path::new("/no/such/directory"), &Options::default(), &|| ()).is_err());
     let tree = Tree::new("file");

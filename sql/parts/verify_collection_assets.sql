@@ -1,17 +1,22 @@
 -- Findings of verify_collection_assets. $1 is a collection, or NULL for all; $2 the oid of the table of assets. The names
 -- in braces are put in qualified and quoted by the function.
-WITH rows AS (
+WITH RECURSIVE guarded AS (
+    -- a table that inherits has rows of the first one, and no triggers but its own
+    SELECT $2::pg_catalog.oid AS oid
+    UNION
+    SELECT h.inhrelid FROM guarded g JOIN pg_catalog.pg_inherits h ON h.inhparent = g.oid
+), rows AS (
     SELECT a.*, a.state::pg_catalog.text AS state_name, c.uuid IS NOT NULL AS has_collection, c.source_type, c.case_sensitive,
            {extension}enricher_checksum(c.enrichers) AS wanted_enrichers
     FROM {assets} a LEFT JOIN {collections} c ON c.uuid = a.collection_uuid
     WHERE $1 IS NULL OR a.collection_uuid = $1
 )
 SELECT 'error', 'lifecycle_not_enforced', NULL::pg_catalog.uuid, NULL::pg_catalog.uuid,
-       'The triggers of create_ingest_tables() are missing or disabled for ' || w.event
-FROM (VALUES ('BEFORE INSERT', 4, 2), ('BEFORE UPDATE', 16, 2), ('AFTER INSERT', 4, 0), ('AFTER UPDATE', 16, 0)) w(event, bit, timing)
+       pg_catalog.format('The triggers of create_ingest_tables() are missing or disabled for %s on %s', w.event, g.oid::pg_catalog.regclass)
+FROM guarded g CROSS JOIN (VALUES ('BEFORE INSERT', 4, 2), ('BEFORE UPDATE', 16, 2), ('AFTER INSERT', 4, 0), ('AFTER UPDATE', 16, 0)) w(event, bit, timing)
 WHERE NOT EXISTS (
     SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-    WHERE t.tgrelid = $2::pg_catalog.oid AND p.proname = 'collection_asset_lifecycle' AND t.tgenabled IN ('O', 'A')
+    WHERE t.tgrelid = g.oid AND p.proname = 'collection_asset_lifecycle' AND t.tgenabled IN ('O', 'A')
       AND t.tgtype & w.bit > 0 AND t.tgtype & 2 = w.timing)
 UNION ALL
 SELECT 'error', 'collection_gone', r.collection_uuid, r.uuid, r.canonical_key FROM rows r WHERE NOT r.has_collection

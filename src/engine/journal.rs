@@ -14,6 +14,9 @@ pub const ROW_INSERTED: &str = "row_inserted";
 /// [`short`], since undo only asks whether the value still is the same.
 pub const CELL_SET: &str = "cell_set";
 
+/// A row that the run changed or removed as a whole: `before` and `after` are it as jsonb text, `after` NULL where it went.
+pub const ROW_REPLACED: &str = "row_replaced";
+
 /// An expression over the row `alias` by which one sees whether these columns are as they were. Their texts must not depend
 /// on settings of the session.
 pub fn row_text(alias: &str, columns: &[&str]) -> String {

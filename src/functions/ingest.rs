@@ -12,7 +12,7 @@ use crate::engine::ledger::Ledger;
 use crate::engine::{self, rights, Options, Tally};
 use crate::error::invalid_argument;
 use crate::jobs::collection_ingest::call::{self, Asked, Collection};
-use crate::jobs::collection_ingest::items::{Fate, Items};
+use crate::jobs::collection_ingest::items::{Fate, Items, Page};
 use crate::jobs::collection_ingest::removals::{Removals, Removed};
 use crate::jobs::collection_ingest::spool::{self, Spool};
 use crate::jobs::collection_ingest::tables::Tables;
@@ -52,7 +52,7 @@ struct Ingested {
 
 /// What explain shows.
 enum Shown<'s> {
-    Item(&'s Fate),
+    Item(&'s Page, &'s Fate),
     Removed(&'s Removed),
 }
 
@@ -93,7 +93,7 @@ fn run(
     let tables = Tables::load(connection, &|_| None, options.execute)?;
     let collection = call::open(connection, &tables, asked, mode)?;
     let mut spool = Spool::open(connection, items, &collection, asked, mode)?;
-    let unseen = spool.check(connection, &tables, &collection, asked, mode)?;
+    let unseen = spool.check(connection, &tables, &collection, asked, i64::from(options.batch), mode)?;
     let ledger;
     let mut recorder = None;
     if options.execute {
@@ -109,12 +109,12 @@ fn run(
         );
         recorder = Some(Recorder::new(connection, &ledger, run_id));
     }
-    let mut job = Items::new(&tables, &collection, spool);
+    let mut job = Items::new(&tables, &collection, spool, options.execute);
     let mut unkeyable = 0;
-    let summary = engine::run(connection, &mut job, options, recorder.as_mut(), |_, _, decided| {
+    let summary = engine::run(connection, &mut job, options, recorder.as_mut(), |page, _, decided| {
         for fate in &decided.fates {
-            warn_of_unkeyable(fate, &mut unkeyable);
-            each(Shown::Item(fate));
+            warn_of_unkeyable(page, fate, &mut unkeyable);
+            each(Shown::Item(page, fate));
         }
     })?;
     drop(job);
@@ -159,15 +159,16 @@ fn run(
 }
 
 /// Tells of items that could not be keyed, the first ones by name.
-fn warn_of_unkeyable(fate: &Fate, count: &mut i64) {
+fn warn_of_unkeyable(page: &Page, fate: &Fate, count: &mut i64) {
     const MOST: i64 = 20;
     if fate.outcome != Outcome::Refused(rules::Refusal::Unkeyable) {
         return;
     }
     *count += 1;
     if *count <= MOST {
-        match &fate.locator {
+        match page.locator(fate.row) {
             Some(locator) => {
+                let locator = rules::without_secrets(locator);
                 crate::postgres::message::warning!("{JOB}: an item cannot be keyed, its locator is {locator:?}")
             }
             None => crate::postgres::message::warning!("{JOB}: an item cannot be keyed, it has no locator"),
@@ -344,14 +345,14 @@ fn explain_ingest_collection(
 
 fn explained(shown: Shown<'_>) -> [Option<Datum>; 6] {
     match shown {
-        Shown::Item(fate) => {
+        Shown::Item(page, fate) => {
             let (next_state, clears) = match fate.outcome {
                 Outcome::Decided(decision) => (decision.next_state, decision.clears_approval),
                 Outcome::Refused(_) => (None, false),
             };
             [
-                fate.locator.as_deref().map(text_datum),
-                fate.key.as_deref().map(text_datum),
+                page.locator(fate.row).map(text_datum),
+                page.key(fate.row).map(text_datum),
                 Some(text_datum(fate.outcome.action())),
                 Some(text_datum(fate.outcome.reason())),
                 next_state.map(|state| text_datum(state.name())),

@@ -2,16 +2,21 @@
 
 use media_assets_core::jobs::collection_ingest::{item_key, rekey, KeyRule};
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::Datum;
 use pgrx::prelude::*;
 
-use crate::engine::rights;
+use crate::engine::ledger::record::{NewRun, Recorder, RunMode};
+use crate::engine::ledger::Ledger;
+use crate::engine::{self, rights, Options, Tally};
 use crate::error::invalid_argument;
 use crate::jobs::asset_tables::extension_schema;
-use crate::jobs::collection_ingest::call;
+use crate::jobs::collection_ingest::call::{self, Collection};
+use crate::jobs::collection_ingest::rekeys::{Counters, Fate, Rekeyed, Rekeys, REKEY};
 use crate::jobs::collection_ingest::tables::Tables;
+use crate::postgres::arrays::{text_datum, uuid_datum};
 use crate::postgres::row_set::RowSet;
 use crate::postgres::settings_level::SettingsLevel;
-use crate::postgres::spi::{self, Mode, Parameter};
+use crate::postgres::spi::{self, Connection, Mode, Parameter};
 
 const VERIFY: &str = include_str!("../../sql/parts/verify_collection_assets.sql");
 
@@ -37,7 +42,7 @@ fn collection_asset_rekey(
 
 #[pg_extern(sql = r#"
 CREATE FUNCTION rekey_collection(collection text, execute boolean DEFAULT false)
-RETURNS TABLE (asset_uuid uuid, old_key text, new_key text, outcome text, executed boolean)
+RETURNS TABLE (asset_uuid uuid, old_key text, new_key text, outcome text, executed boolean, run_id bigint)
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn rekey_collection(
@@ -51,68 +56,70 @@ fn rekey_collection(
             "Give the UUID, the external id or the name of a collection.",
         )
     })?;
-    let execute = execute.ok_or_else(|| {
-        invalid_argument(
-            "execute must be true or false, not NULL",
-            "false shows what would be done, true does it.",
-        )
-    })?;
-    if execute {
+    let options = Options::new(Some(500), execute, None)?;
+    if options.execute {
         rights::check_can_execute("rekey_collection")?;
     }
-    let mode = if execute { Mode::Write } else { Mode::Read };
     let rows = RowSet::begin(fcinfo)?;
-    spi::connect(|connection| {
-        let tables = Tables::load(connection, &|_| None, false)?;
-        if execute {
-            rights::check_privilege(connection, &tables.collections, "UPDATE", &["last_ingest_time"])?;
-            rights::check_privilege(connection, &tables.assets, "UPDATE", &["canonical_key"])?;
+    spi::connect(|connection| rekey_rows(connection, collection, &options, &rows))
+}
+
+fn rekey_rows(connection: &Connection, collection: &str, options: &Options, rows: &RowSet) -> Result<(), ErrorReport> {
+    let tables = Tables::load(connection, &|_| None, false)?;
+    if options.execute {
+        // The lock on the collection's row is one that only who may update it can take.
+        rights::check_privilege(connection, &tables.collections, "UPDATE", &["last_ingest_time"])?;
+        rights::check_privilege(connection, &tables.assets, "UPDATE", &["canonical_key"])?;
+    }
+    let collection = call::find_by_name(connection, &tables, collection, options.mode())?;
+    let ledger;
+    let mut recorder = None;
+    if options.execute {
+        ledger = Ledger::open(connection)?;
+        let run_id = new_run(&tables, &collection, options).start(connection, &ledger);
+        recorder = Some(Recorder::new(connection, &ledger, run_id));
+    }
+    let run_id = recorder.as_ref().map(|recorder| recorder.run_id);
+    let put = |row: &Rekeyed, outcome: &str, executed: bool| {
+        rows.put(&[
+            Some(uuid_datum(row.id)),
+            Some(text_datum(&row.old_key)),
+            row.new_key.as_deref().map(text_datum),
+            Some(text_datum(outcome)),
+            Some(Datum::from(executed)),
+            run_id.map(Datum::from),
+        ]);
+    };
+    let mut job = Rekeys::new(connection, &tables, &collection, options.mode());
+    let summary = engine::run_phase(connection, &mut job, options, recorder.as_mut(), |_, _, decided| {
+        for row in &decided.rows {
+            put(row, row.fate.name(), options.execute && row.fate == Fate::Rekey);
         }
-        let collection = call::find_by_name(connection, &tables, collection, mode)?;
-        let assets = &tables.assets;
-        // A key that several rows would have, or that one has now which another wants, is given to none of them.
-        let wanted = format!(
-            "SELECT w.uuid, w.old_key, w.new_key, CASE
-                 WHEN w.new_key IS NULL THEN 'unknown_locator'
-                 WHEN w.wanting > 1 OR EXISTS (SELECT FROM {table} h WHERE h.collection_uuid = $1 AND h.canonical_key = w.new_key AND h.uuid <> w.uuid)
-                     THEN 'collision'
-                 ELSE 'rekey' END AS outcome
-             FROM (SELECT a.uuid, a.canonical_key::pg_catalog.text AS old_key, k.new_key,
-                          pg_catalog.count(*) OVER (PARTITION BY k.new_key) AS wanting
-                   FROM {table} a
-                   CROSS JOIN LATERAL (SELECT {extension}collection_asset_rekey($2, a.canonical_key::pg_catalog.text, a.uri::pg_catalog.text, $3) AS new_key) k
-                   WHERE a.collection_uuid = $1) w
-             WHERE w.new_key IS DISTINCT FROM w.old_key",
-            table = assets.sql_name,
-            extension = extension_schema(connection)
-        );
-        let parameters = [
-            Parameter::uuid(collection.uuid),
-            collection.source_type.as_str().into(),
-            collection.case_sensitive.into(),
-        ];
-        let sql = if execute {
-            format!(
-                "WITH wanted AS MATERIALIZED ({wanted}), moved AS (
-                     UPDATE {} a SET canonical_key = w.new_key::{} FROM wanted w
-                     WHERE a.uuid = w.uuid AND w.outcome = 'rekey' AND a.canonical_key::pg_catalog.text = w.old_key RETURNING a.uuid)
-                 SELECT w.uuid, w.old_key, w.new_key, w.outcome, m.uuid IS NOT NULL
-                 FROM wanted w LEFT JOIN moved m ON m.uuid = w.uuid ORDER BY w.new_key COLLATE pg_catalog.\"C\", w.old_key COLLATE pg_catalog.\"C\"",
-                assets.sql_name,
-                assets.type_of("canonical_key")
-            )
-        } else {
-            format!(
-                "SELECT w.*, false FROM ({wanted}) w ORDER BY w.new_key COLLATE pg_catalog.\"C\", w.old_key COLLATE pg_catalog.\"C\""
-            )
-        };
-        let found = connection.query(&sql, mode, &parameters);
-        for row in 0..found.len() {
-            let values: Vec<Option<pg_sys::Datum>> = (0..5).map(|column| found.datum(row, column)).collect();
-            rows.put(&values);
-        }
-        Ok(())
-    })
+    })?;
+    for row in job.failed() {
+        put(&row, "failed", false);
+    }
+    if let Some(recorder) = &mut recorder {
+        recorder.phase = 1;
+        recorder.finish_function(connection, &summary.counters.values(), summary.rows, summary.batches);
+    }
+    Ok(())
+}
+
+fn new_run<'n>(tables: &Tables, collection: &Collection, options: &Options) -> NewRun<'n> {
+    let mut given = vec![("collection_uuid", uuid::Uuid::from_bytes(collection.uuid).to_string())];
+    given.extend(collection.name.clone().map(|name| ("collection_name", name)));
+    NewRun {
+        job: REKEY,
+        mode: RunMode::Function,
+        batch: options.batch,
+        options: given,
+        relations: tables.names(),
+        phases: &["keys"],
+        bounds: vec![None],
+        counter_names: Counters::names(),
+        rows_total: None,
+    }
 }
 
 #[pg_extern(sql = r#"

@@ -29,6 +29,7 @@ pub mod collection_ingest;
 pub mod i2v_thumbnails;
 pub mod import;
 pub mod jellyfin;
+pub mod keys_bound;
 pub mod keys_program;
 pub mod keyset;
 pub mod lesson_assets;

@@ -1,4 +1,4 @@
-//! A query that runs once and is read in pieces, forwards and from its start again.
+//! A query that runs once and is read in pieces, forwards and, where it was opened so, from its start again.
 
 use std::ffi::CString;
 
@@ -13,7 +13,16 @@ pub struct Cursor {
 
 impl Cursor {
     /// Opens `sql`; nothing is read yet.
-    pub fn open(_: &Connection, sql: &str, mode: Mode, parameters: &[Parameter]) -> Self {
+    pub fn open(connection: &Connection, sql: &str, mode: Mode, parameters: &[Parameter]) -> Self {
+        Self::open_as(pg_sys::CURSOR_OPT_NO_SCROLL, connection, sql, mode, parameters)
+    }
+
+    /// As [`Cursor::open`], for one that is to go back: it keeps all of its rows, so that a sort writes them twice.
+    pub fn open_to_rewind(connection: &Connection, sql: &str, mode: Mode, parameters: &[Parameter]) -> Self {
+        Self::open_as(pg_sys::CURSOR_OPT_SCROLL, connection, sql, mode, parameters)
+    }
+
+    fn open_as(options: u32, _: &Connection, sql: &str, mode: Mode, parameters: &[Parameter]) -> Self {
         let text = CString::new(sql).unwrap_or_default();
         let mut types: Vec<pg_sys::Oid> = parameters.iter().map(Parameter::type_oid).collect();
         let (mut values, nulls) = Parameter::values_and_nulls(parameters);
@@ -21,12 +30,8 @@ impl Cursor {
         // portal. SPI leaves its own memory context current, so the caller's is put back.
         unsafe {
             let context = pg_sys::CurrentMemoryContext;
-            let plan = pg_sys::SPI_prepare_cursor(
-                text.as_ptr(),
-                types.len() as i32,
-                types.as_mut_ptr(),
-                pg_sys::CURSOR_OPT_SCROLL as i32,
-            );
+            let plan =
+                pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), options as i32);
             assert!(!plan.is_null(), "SPI_prepare_cursor failed on: {sql}");
             let portal = pg_sys::SPI_cursor_open(
                 std::ptr::null(),
@@ -54,7 +59,7 @@ impl Cursor {
 
     /// Goes back to before the first row.
     pub fn rewind(&mut self, _: &Connection) {
-        // SAFETY: as in `fetch`; the portal was opened to scroll.
+        // SAFETY: as in `fetch`; of a portal that cannot go back PostgreSQL raises an error.
         unsafe {
             let context = pg_sys::CurrentMemoryContext;
             pg_sys::SPI_scroll_cursor_move(self.portal, pg_sys::FetchDirection::FETCH_ABSOLUTE, 0);

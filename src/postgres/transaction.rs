@@ -1,5 +1,7 @@
 //! Transactions of a procedure: commit, and what a statement needs that the commit took away.
 
+use std::cell::RefCell;
+
 use pgrx::pg_sys;
 
 use super::spi::Connection;
@@ -40,12 +42,79 @@ pub fn with_snapshot<R>(work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Does one thing when the transaction has committed, another when it was rolled back.
-pub fn at_end(
-    committed: impl FnOnce() + Send + std::panic::UnwindSafe + std::panic::RefUnwindSafe + 'static,
-    rolled_back: impl FnOnce() + Send + std::panic::UnwindSafe + std::panic::RefUnwindSafe + 'static,
+/// What is told of a piece of work, once it is known whether it stays.
+struct Ending {
+    /// The (sub)transaction that holds the work; one that commits hands it to the one around it.
+    held_by: pg_sys::SubTransactionId,
+    committed: Box<dyn FnOnce()>,
+    rolled_back: Box<dyn FnOnce()>,
+}
+
+thread_local! {
+    static ENDINGS: RefCell<Vec<Ending>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Does one thing when what this transaction does now has committed, another when it was rolled back, be it with the
+/// savepoint around it only. Neither may raise.
+pub fn at_end(committed: impl FnOnce() + 'static, rolled_back: impl FnOnce() + 'static) {
+    // SAFETY: reads a number of the running transaction.
+    let held_by = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    ENDINGS.with_borrow_mut(|endings| {
+        endings.push(Ending {
+            held_by,
+            committed: Box::new(committed),
+            rolled_back: Box::new(rolled_back),
+        });
+    });
+}
+
+unsafe extern "C-unwind" fn at_subtransaction_end(
+    event: pg_sys::SubXactEvent::Type,
+    ended: pg_sys::SubTransactionId,
+    around: pg_sys::SubTransactionId,
+    _: *mut std::ffi::c_void,
 ) {
-    use pgrx::callbacks::{register_xact_callback, PgXactCallbackEvent};
-    register_xact_callback(PgXactCallbackEvent::Commit, committed);
-    register_xact_callback(PgXactCallbackEvent::Abort, rolled_back);
+    match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => ENDINGS.with_borrow_mut(|endings| {
+            for ending in endings.iter_mut().filter(|ending| ending.held_by == ended) {
+                ending.held_by = around;
+            }
+        }),
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
+            let gone: Vec<Ending> = ENDINGS.with_borrow_mut(|endings| {
+                let all = std::mem::take(endings).into_iter();
+                let (gone, left) = all.partition(|ending| ending.held_by == ended);
+                *endings = left;
+                gone
+            });
+            gone.into_iter().for_each(|ending| (ending.rolled_back)());
+        }
+        _ => {}
+    }
+}
+
+unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _: *mut std::ffi::c_void) {
+    let committed = match event {
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => true,
+        pg_sys::XactEvent::XACT_EVENT_ABORT => false,
+        // Of a prepared transaction this session does not learn the end.
+        pg_sys::XactEvent::XACT_EVENT_PREPARE => return ENDINGS.with_borrow_mut(Vec::clear),
+        _ => return,
+    };
+    for ending in ENDINGS.with_borrow_mut(std::mem::take) {
+        if committed {
+            (ending.committed)();
+        } else {
+            (ending.rolled_back)();
+        }
+    }
+}
+
+/// Called once from `_PG_init`.
+pub fn register() {
+    // SAFETY: the callbacks live as long as the library, which is never unloaded, and touch one thread-local.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(at_subtransaction_end), std::ptr::null_mut());
+    }
 }

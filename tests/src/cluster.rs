@@ -67,6 +67,28 @@ impl Cluster {
         ));
     }
 
+    /// Its folder of data, as the server's user and root see it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Runs a shell command in the folder of data, as the server's user.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn run(&self, command: &str) {
+        as_server_user(&format!("cd '{}' && {{ {command}\n}}", self.folder.display()));
+    }
+
+    /// Stops the server when nobody needs it any more, and starts it with what was written into its files.
+    pub fn restart(&self) {
+        as_server_user(&format!(
+            "'{}/pg_ctl' -D '{folder}' -m fast -w -t 60 -l '{folder}/log' restart",
+            self.programs.display(),
+            folder = self.folder.display()
+        ));
+    }
+
     /// Stops the server as a crash would: the next start recovers from its WAL.
     pub fn crash(&self) {
         as_server_user(&format!(

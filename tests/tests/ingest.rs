@@ -423,3 +423,81 @@ fn gates_start_and_end_of_a_run_are_logged_with_its_id() {
         );
     });
 }
+
+#[test]
+fn undo_gives_every_value_back_as_it_was() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        create_tables(&mut session);
+        let collection = add_collection(&mut session, "TV");
+        // JSON null and SQL NULL, digits that a double would lose, times at the ends of time, texts that look like NULL
+        session.run(&format!(
+            r#"INSERT INTO collection_assets (collection_uuid, canonical_key, uri, title, size, mtime, content_signature, metadata, updated_at, duration_ms) VALUES
+                 ('{collection}', 'filesystem:/m/1', '/m/1', '', 1, 'infinity', 'size:1', 'null', '2020-01-01 00:00:00.000001+00', 9223372036854775807),
+                 ('{collection}', 'filesystem:/m/2', NULL, NULL, 2, '-infinity', 'size:2', NULL, '4000-01-01 BC', NULL),
+                 ('{collection}', 'filesystem:/m/3', '/m/3', 'null', 3, '4000-01-01 BC', 'size:3', '{{"n": 1.50, "big": 12345678901234567890, "null": null}}', now(), 0),
+                 ('{collection}', 'filesystem:/m/4', '/m/4', 'it''s "\ {{}}', 4, NULL, 'size:4', '"null"', now(), 1),
+                 ('{collection}', 'filesystem:/m/5', '/m/5', 'gone', 5, NULL, 'size:5', 'null', now(), 1);
+             INSERT INTO items (locator, size, title, metadata) SELECT '/m/' || n, 10 + n, 'new', '{{}}' FROM generate_series(1, 4) n"#
+        ));
+        // as text: to_jsonb has one word for both kinds of null
+        let rows = "SELECT a::text FROM collection_assets a ORDER BY 1";
+        let before = session.rows(rows);
+        let run = session.text(
+            "SELECT run_id FROM ingest_collection('TV', 'items', true, reconcile => true, max_removed_fraction => 1)",
+        );
+        assert_eq!(
+            session.number("SELECT count(*) FROM collection_assets WHERE title = 'new' OR is_deleted"),
+            5
+        );
+        session.run(&format!("SET TimeZone = 'Asia/Kathmandu'; SET DateStyle = 'German'; SET extra_float_digits = -15; SELECT * FROM undo_backfill({run}, true)"));
+        session.run("RESET TimeZone; RESET DateStyle; RESET extra_float_digits");
+        assert_eq!(session.rows(rows), before);
+    });
+}
+
+#[test]
+fn the_script_for_pipelines_is_dry_by_default_and_verifies() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        create_tables(&mut session);
+        add_collection(&mut session, "it's TV");
+        session.run(
+            "INSERT INTO items (locator, title, season) VALUES ('/m/a', 'A', 1), ('/m/b', 'B', 2), (NULL, 'C', 3)",
+        );
+        let script = |variables: &[(&str, &str)]| {
+            let base = [("collection", "it's TV"), ("items", "items")];
+            let all: Vec<(&str, &str)> = base.iter().chain(variables).copied().collect();
+            media_assets_tests::psql::run(database.script("ingest_collection", &all))
+        };
+        let said = script(&[]).with(0);
+        for word in ["assets_ingested", "new_item", "unkeyable", "Nothing was written"] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        assert_eq!(session.number("SELECT count(*) FROM collection_assets"), 0);
+        let said = script(&[
+            ("execute", "true"),
+            ("title", "A"),
+            ("season", "1"),
+            ("summary", "false"),
+        ])
+        .with(0);
+        assert!(said.contains("verified: no errors"), "{said}");
+        assert_eq!(
+            session.text("SELECT string_agg(uri, ' ') FROM collection_assets"),
+            "/m/a"
+        );
+        script(&[("execute", "true")]).with(0);
+        assert_eq!(session.number("SELECT count(*) FROM collection_assets"), 2);
+        // refused as a whole, and so is a call that says nothing
+        script(&[("execute", "true"), ("title", "Z")]).with(3);
+        script(&[("execute", "true"), ("reconcile", "true")]).with(3);
+        media_assets_tests::psql::run(database.script("ingest_collection", &[])).with(3);
+        // what verification finds fails the pipeline
+        session.run("ALTER TABLE collection_assets DISABLE TRIGGER USER");
+        let said = script(&[("execute", "true")]).with(3);
+        assert!(said.contains("lifecycle_not_enforced"), "{said}");
+    });
+}

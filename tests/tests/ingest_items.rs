@@ -265,6 +265,60 @@ fn a_row_that_an_application_inserts_meanwhile_is_seen() {
 }
 
 #[test]
+fn what_an_operator_does_meanwhile_is_decided_on() {
+    with_collection(|_, database, session, _| {
+        session.run(
+            "INSERT INTO items (locator, size) SELECT '/m/' || n, n FROM generate_series(1, 4) n; SELECT * FROM ingest_collection('TV', 'items', true);
+             UPDATE collection_assets SET state = 'enriching'; UPDATE items SET size = size + 10 WHERE size < 4",
+        );
+        // seen as enriching by the run, then made ready and approved, retired, and enriched
+        let mut operator = database.session();
+        operator.run(
+            "BEGIN; UPDATE collection_assets SET state = 'ready' WHERE size = 1; UPDATE collection_assets SET approved_for_broadcast = true WHERE size = 1;
+             UPDATE collection_assets SET state = 'retired' WHERE size = 2; UPDATE collection_assets SET size = 13 WHERE size = 3",
+        );
+        let mut other = database.session();
+        other.run("SET media_assets.lock_timeout = 0; SET media_assets.log_decisions = 'all'");
+        let pid = other.process_id();
+        let thread = std::thread::spawn(move || told(&mut other, "'TV', 'items', execute => true"));
+        session.wait_until(&format!(
+            "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {pid}"
+        ));
+        operator.run("COMMIT");
+        assert_eq!(
+            thread.join().expect("no panic"),
+            "discovered=4 updated=1 skipped=3 changed_content=1"
+        );
+        let rows = session.rows("SELECT uri, state, size, approved_for_broadcast FROM collection_assets ORDER BY uri");
+        let row = |text: [&str; 4]| text.map(|text| Some(text.to_owned())).to_vec();
+        assert_eq!(
+            rows,
+            [
+                row(["/m/1", "new", "11", "f"]),
+                row(["/m/2", "retired", "2", "f"]),
+                row(["/m/3", "enriching", "13", "f"]),
+                row(["/m/4", "enriching", "4", "f"]),
+            ]
+        );
+    });
+}
+
+#[test]
+fn items_are_read_once() {
+    with_collection(|_, _, session, _| {
+        session.run(
+            "CREATE SEQUENCE reads;
+             CREATE VIEW counted AS SELECT '/m/' || n AS locator, nextval('reads') AS size, 'A' AS title FROM generate_series(1, 1200) n",
+        );
+        for call in ["", ", title => 'A'", ", reconcile => true"] {
+            session.run("ALTER SEQUENCE reads RESTART");
+            told(session, &format!("'TV', 'counted', execute => true{call}"));
+            assert_eq!(session.number("SELECT last_value FROM reads"), 1200, "{call}");
+        }
+    });
+}
+
+#[test]
 fn rights_are_checked_before_anything_is_written() {
     with_collection(|server, database, session, _| {
         session.run("INSERT INTO items (locator) VALUES ('/m/a')");
@@ -351,6 +405,167 @@ fn keys_follow_case_sensitive_and_collisions_are_left() {
 }
 
 #[test]
+fn a_rekey_is_a_run_that_can_be_taken_back() {
+    with_collection(|_, _, session, _| {
+        session.run(
+            "INSERT INTO items (locator) SELECT '/M/' || n || '.mkv' FROM generate_series(1, 250) n;
+             INSERT INTO items (locator) VALUES ('/m/1.mkv');
+             SELECT * FROM ingest_collection('TV', 'items', true); UPDATE collections SET case_sensitive = false;
+             SET media_assets.log_decisions = 'all'",
+        );
+        let keys = "SELECT uuid, canonical_key FROM collection_assets ORDER BY 1";
+        let before = session.rows(keys);
+        let runs = "SELECT count(*) FROM backfill_runs";
+        assert_eq!(
+            session.number("SELECT count(*) FROM rekey_collection('TV') WHERE run_id IS NULL AND NOT executed"),
+            250
+        );
+        assert_eq!(session.number(runs), 1, "a dry run has no row");
+        let row = |text: [&str; 3]| text.map(|text| Some(text.to_owned())).to_vec();
+        assert_eq!(
+            session
+                .rows("SELECT outcome, executed, count(*) FROM rekey_collection('TV', true) GROUP BY 1, 2 ORDER BY 1"),
+            [row(["collision", "f", "1"]), row(["rekey", "t", "249"])]
+        );
+        let run = session.text("SELECT max(run_id) FROM backfill_runs");
+        assert_eq!(
+            session.rows(&format!(
+                "SELECT job, state, rows_done FROM backfill_progress WHERE run_id = {run}"
+            )),
+            [row(["collection_rekey", "finished", "250"])]
+        );
+        let report = session.text(&format!("SELECT backfill_report({run})"));
+        assert!(report.contains("rekeyed") && report.contains("249"), "{report}");
+        assert_eq!(
+            session.number(&format!("SELECT count(*) FROM backfill_decisions WHERE run_id = {run}")),
+            250
+        );
+        // somebody's own key stays
+        session.run("UPDATE collection_assets SET canonical_key = 'filesystem:/mine' WHERE uri = '/M/7.mkv'");
+        let undo = |session: &mut Session, execute: bool| {
+            session.rows(&format!(
+                "SELECT values_scanned, cells_restored, conflicts, errors FROM undo_backfill({run}, {execute})"
+            ))
+        };
+        let foreseen = undo(session, false);
+        assert_eq!(foreseen, [["249", "248", "1", "0"].map(|text| Some(text.to_owned()))]);
+        assert_eq!(undo(session, true), foreseen);
+        let after = session.rows(keys);
+        let changed = before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| before != after)
+            .count();
+        assert_eq!(changed, 1);
+        // a run with nothing to do is a run, too
+        session.run("UPDATE collections SET case_sensitive = true; DELETE FROM collection_assets WHERE canonical_key = 'filesystem:/mine'");
+        let count = session.number(runs);
+        assert_eq!(session.number("SELECT count(*) FROM rekey_collection('TV', true)"), 0);
+        assert_eq!(session.number(runs), count + 1);
+    });
+}
+
+#[test]
+fn a_row_that_cannot_be_rekeyed_costs_itself_only() {
+    with_collection(|_, database, session, _| {
+        session.run(
+            "INSERT INTO items (locator) SELECT '/M/' || n || '.mkv' FROM generate_series(1, 150) n;
+             SELECT * FROM ingest_collection('TV', 'items', true); UPDATE collections SET case_sensitive = false;
+             ALTER TABLE collection_assets ADD CONSTRAINT unlucky CHECK (canonical_key <> 'filesystem:/m/13.mkv')",
+        );
+        let outcomes = session.rows(
+            "SELECT outcome, executed, count(*), min(old_key), min(new_key) FROM rekey_collection('TV', true) WHERE outcome <> 'rekey' GROUP BY 1, 2",
+        );
+        assert_eq!(
+            outcomes,
+            [["failed", "f", "1", "filesystem:/M/13.mkv", "filesystem:/m/13.mkv"].map(|text| Some(text.to_owned()))]
+        );
+        assert_eq!(
+            session.number("SELECT count(*) FROM collection_assets WHERE canonical_key LIKE 'filesystem:/m/%'"),
+            149
+        );
+        assert_eq!(
+            session.text("SELECT sqlstate FROM backfill_quarantine q JOIN collection_assets a ON a.uuid::text = q.item_key AND a.uri = '/M/13.mkv'"),
+            "23514"
+        );
+        // it waits for an ingest of its collection, and an ingest for it
+        session.run("BEGIN; SELECT * FROM rekey_collection('TV', true)");
+        let mut other = database.session();
+        let error = other.fails(
+            "55P03",
+            "SET lock_timeout = '200ms'; SELECT * FROM ingest_collection('TV', 'items', true)",
+        );
+        assert_eq!(error.code().code(), "55P03");
+        session.run("COMMIT");
+    });
+}
+
+#[test]
+fn items_are_found_whatever_the_order_of_the_index() {
+    with_collection(|_, _, session, collection| {
+        // an index that sorts otherwise than bytes do, and rows of other items between those of a page
+        if session.is_true("SELECT count(*) > 9 FROM pg_collation WHERE collprovider = 'i'") {
+            session.run(
+                "CREATE COLLATION backwards (provider = icu, locale = 'en-US-u-kf-upper', deterministic = true);
+                 ALTER TABLE collection_assets ALTER canonical_key TYPE text COLLATE backwards",
+            );
+        }
+        session.run(
+            "INSERT INTO items (locator, size) SELECT '/m/' || CASE n % 3 WHEN 0 THEN 'a' WHEN 1 THEN 'B' ELSE '#é' END || n || CASE n % 2 WHEN 0 THEN 'X' ELSE 'x' END, n
+             FROM generate_series(1, 1300) n",
+        );
+        session.run(&format!(
+            "INSERT INTO collection_assets (collection_uuid, canonical_key) SELECT '{collection}', 'filesystem:/m/b' || n || '/other' FROM generate_series(1, 5000) n"
+        ));
+        assert_eq!(both(session, "'TV', 'items'"), "discovered=1300 ingested=1300");
+        assert_eq!(both(session, "'TV', 'items'"), "discovered=1300 skipped=1300");
+        session.run("UPDATE items SET size = size + 1 WHERE size % 100 = 0; INSERT INTO items (locator) VALUES ('/m/C'), ('/m/ß')");
+        assert_eq!(
+            both(session, "'TV', 'items', batch => 7"),
+            "discovered=1302 ingested=2 updated=13 skipped=1287 changed_content=13"
+        );
+        assert_eq!(
+            both(session, "'TV', 'items', batch => 100000"),
+            "discovered=1302 skipped=1302"
+        );
+    });
+}
+
+/// Blocks that a query touches.
+fn blocks(session: &mut Session, query: &str) -> i64 {
+    let plan = session.rows(&format!(
+        "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, COSTS OFF, SUMMARY OFF, FORMAT JSON) {query}"
+    ));
+    let plan: String = plan.into_iter().flatten().flatten().collect();
+    let plan: serde_json::Value = serde_json::from_str(&plan).expect("EXPLAIN gives JSON");
+    ["Shared Hit Blocks", "Shared Read Blocks"]
+        .iter()
+        .map(|name| plan[0]["Plan"][*name].as_i64().expect("blocks"))
+        .sum()
+}
+
+#[test]
+fn another_index_on_the_collection_makes_nothing_quadratic() {
+    with_collection(|_, _, session, _| {
+        // tables that nobody analysed, and the index that many make for their foreign key
+        session.run(
+            "CREATE INDEX a_foreign_key ON collection_assets (collection_uuid);
+             INSERT INTO items (locator, size) SELECT '/M/' || n, n FROM generate_series(1, 5000) n",
+        );
+        // reading the whole index for each of 5,000 items would be a hundred thousands of blocks
+        let first = blocks(session, "SELECT * FROM ingest_collection('TV', 'items', true)");
+        assert!(first < 160_000, "{first} blocks");
+        session.run("UPDATE items SET size = size + 1 WHERE size % 2 = 0; INSERT INTO items (locator) SELECT '/N/' || n FROM generate_series(1, 2000) n");
+        let dry = blocks(session, "SELECT * FROM ingest_collection('TV', 'items')");
+        assert!(dry < 20_000, "{dry} blocks");
+        session.run("UPDATE collections SET case_sensitive = false");
+        let keys = blocks(session, "SELECT * FROM rekey_collection('TV')");
+        assert!(keys < 60_000, "{keys} blocks");
+        eprintln!("{first} {dry} {keys} blocks");
+    });
+}
+
+#[test]
 fn verification_finds_what_does_not_fit() {
     with_collection(|_, _, session, collection| {
         session.run("INSERT INTO items (locator, size) SELECT '/m/' || n, n FROM generate_series(1, 5) n; SELECT * FROM ingest_collection('TV', 'items', true)");
@@ -368,6 +583,15 @@ fn verification_finds_what_does_not_fit() {
             session.text(errors),
             "approved_without_right collection_gone deleted_without_time lifecycle_not_enforced signature_of_other_content"
         );
+        // rows of a child table are rows of the first one, and its triggers are not theirs
+        session.run("ALTER TABLE collection_assets ENABLE TRIGGER USER");
+        assert!(!session.text(errors).contains("lifecycle_not_enforced"));
+        session.run("CREATE TABLE child () INHERITS (collection_assets)");
+        assert_eq!(
+            session.number("SELECT count(*) FROM verify_collection_assets() WHERE finding = 'lifecycle_not_enforced' AND detail LIKE '%child'"),
+            4
+        );
+        session.run("DROP TABLE child");
         session.run(&format!("UPDATE collections SET enrichers = '[{{\"enricher_id\": \"x\", \"priority\": 1}}]' WHERE uuid = '{collection}'"));
         assert_eq!(
             session

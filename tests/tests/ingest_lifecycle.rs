@@ -275,3 +275,97 @@ fn constraints_hold_whatever_the_triggers_do() {
         session.fails("23505", "UPDATE collection_assets SET canonical_key = 'same'");
     });
 }
+
+#[test]
+fn no_statement_that_writes_goes_around_it() {
+    with_assets(|server, session, collection| {
+        let insert = format!("INSERT INTO collection_assets (collection_uuid, canonical_key, state) VALUES ('{collection}', 'x', 'ready')");
+        let update = "UPDATE collection_assets SET size = 2 WHERE title = 'ready'";
+        let mut statements = Vec::new();
+        for write in [
+            insert.as_str(),
+            update,
+            "UPDATE collection_assets SET state = 'ready' WHERE title = 'new'",
+        ] {
+            let quoted = write.replace('\'', "''");
+            statements.extend([
+                format!("DEALLOCATE ALL; PREPARE p AS {write}; EXECUTE p"),
+                format!("DO $$BEGIN {write}; END$$"),
+                format!("DO $$BEGIN EXECUTE '{quoted}'; END$$"),
+                format!("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $${write}$$; SELECT f()"),
+                format!("CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$BEGIN {}; END$$; SELECT f()",
+                    write.replace("collection_assets", "public.collection_assets")),
+                format!("CREATE PROCEDURE p() LANGUAGE plpgsql AS $$BEGIN {write}; END$$; CALL p()"),
+                format!("EXPLAIN (ANALYZE, COSTS OFF) {write}"),
+                format!("WITH w AS ({write} RETURNING 1) SELECT count(*) FROM w"),
+                // what somebody else's table, view or rule does
+                format!("CREATE TABLE log (n int); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {write}; RETURN NULL; END$$;
+                         CREATE TRIGGER t AFTER INSERT ON log FOR EACH STATEMENT EXECUTE FUNCTION f(); INSERT INTO log VALUES (1)"),
+                format!("CREATE TABLE log (n int); CREATE RULE r AS ON INSERT TO log DO ALSO {write}; INSERT INTO log VALUES (1)"),
+                format!("CREATE RULE r AS ON UPDATE TO collections DO ALSO {write}; UPDATE collections SET name = name"),
+                // at the end of the transaction
+                format!("CREATE TABLE log (n int); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {write}; RETURN NULL; END$$;
+                         CREATE CONSTRAINT TRIGGER t AFTER INSERT ON log DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION f();
+                         BEGIN; INSERT INTO log VALUES (1); COMMIT"),
+            ]);
+        }
+        let columns = "(collection_uuid, canonical_key, state, approved_for_broadcast)";
+        statements.extend([
+            // cursors
+            "BEGIN; DECLARE c CURSOR FOR SELECT * FROM collection_assets WHERE title = 'ready' FOR UPDATE; FETCH c;
+             UPDATE collection_assets SET content_hash = 'other' WHERE CURRENT OF c".into(),
+            "DO $$DECLARE c CURSOR FOR SELECT * FROM collection_assets WHERE title = 'new'; r record; BEGIN
+                 OPEN c; FETCH c INTO r; UPDATE collection_assets SET approved_for_broadcast = true WHERE CURRENT OF c; END$$".into(),
+            // joins, sub-selects, rows
+            "UPDATE collection_assets a SET size = a.size + c.n FROM (VALUES ('ready', 1)) c(title, n) WHERE a.title = c.title".into(),
+            "UPDATE ONLY collection_assets SET (size, mtime) = (SELECT 5, now()) WHERE title = 'ready'".into(),
+            "UPDATE collection_assets SET size = DEFAULT WHERE title = 'ready'".into(),
+            format!("INSERT INTO collection_assets {columns} SELECT collection_uuid, canonical_key || '2', state, approved_for_broadcast FROM collection_assets"),
+            format!("INSERT INTO collection_assets {columns} TABLE (VALUES ('{collection}'::uuid, 'x', 'ready'::asset_state, false)) LIMIT 1").replace("TABLE (VALUES", "SELECT * FROM (VALUES").replace(") LIMIT 1", ") v LIMIT 1"),
+            format!("INSERT INTO collection_assets {columns} VALUES ('{collection}', 'ready', 'new', false)
+                     ON CONFLICT (collection_uuid, canonical_key) DO UPDATE SET (size, state) = (7, excluded.state) WHERE false OR true; UPDATE collection_assets SET state = 'ready' WHERE title = 'ready'"),
+            // defaults
+            format!("ALTER TABLE collection_assets ALTER state SET DEFAULT 'ready'; INSERT INTO collection_assets (collection_uuid, canonical_key) VALUES ('{collection}', 'x')"),
+            format!("ALTER TABLE collection_assets ALTER approved_for_broadcast SET DEFAULT true; INSERT INTO collection_assets {columns} VALUES ('{collection}', 'x', 'new', DEFAULT)"),
+            // views, and what stands in for their rows
+            format!("CREATE VIEW v AS SELECT * FROM collection_assets WHERE NOT is_deleted WITH CHECK OPTION; INSERT INTO v {columns} VALUES ('{collection}', 'x', 'ready', false)"),
+            "CREATE VIEW v AS SELECT * FROM collection_assets; UPDATE v SET enricher_checksum = 'other' WHERE title = 'ready'".into(),
+            format!("CREATE VIEW v AS SELECT 1 AS n; CREATE RULE r AS ON INSERT TO v DO INSTEAD INSERT INTO collection_assets {columns} VALUES ('{collection}', 'x', 'ready', false); INSERT INTO v VALUES (1)"),
+            format!("CREATE VIEW v AS SELECT 1 AS n; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+                         INSERT INTO collection_assets {columns} VALUES ('{collection}', 'x', 'new', true); RETURN NEW; END$$;
+                     CREATE TRIGGER t INSTEAD OF INSERT ON v FOR EACH ROW EXECUTE FUNCTION f(); INSERT INTO v VALUES (1)"),
+            // a row that comes from another partition, or from a child table by hand
+            format!("CREATE TABLE parted (LIKE collection_assets INCLUDING DEFAULTS) PARTITION BY LIST (canonical_key);
+                     CREATE TABLE elsewhere PARTITION OF parted FOR VALUES IN ('x');
+                     DELETE FROM collection_assets WHERE title <> 'new'; ALTER TABLE collection_assets ADD CHECK (canonical_key = 'new');
+                     ALTER TABLE parted ATTACH PARTITION collection_assets FOR VALUES IN ('new');
+                     INSERT INTO parted (uuid, collection_uuid, canonical_key, state) VALUES (gen_random_uuid(), '{collection}', 'x', 'ready');
+                     UPDATE collection_assets SET uuid = gen_random_uuid(); DELETE FROM collection_assets; UPDATE parted SET canonical_key = 'new'"),
+            format!("CREATE TABLE child () INHERITS (collection_assets); INSERT INTO child (uuid, collection_uuid, canonical_key, state) VALUES (gen_random_uuid(), '{collection}', 'x', 'ready');
+                     WITH w AS (DELETE FROM child RETURNING *) INSERT INTO collection_assets SELECT * FROM w"),
+        ]);
+        if server.major >= 15 {
+            statements.push("MERGE INTO collection_assets a USING (VALUES ('ready', 9)) v(k, n) ON a.canonical_key = v.k WHEN MATCHED AND v.n > 1 THEN UPDATE SET size = v.n WHEN NOT MATCHED THEN DO NOTHING".into());
+            statements.push("MERGE INTO collection_assets a USING collection_assets b ON a.uuid = b.uuid AND b.title = 'enriching' WHEN MATCHED THEN UPDATE SET approved_for_broadcast = true, state = b.state".into());
+        }
+        all_are_rejected(session, &statements);
+    });
+}
+
+#[test]
+fn the_way_that_is_meant_is_open() {
+    with_assets(|_, session, collection| {
+        // in steps, also within one transaction, and by every kind of statement
+        session.run(&format!(
+            "BEGIN; INSERT INTO collection_assets (collection_uuid, canonical_key) VALUES ('{collection}', 'x');
+             UPDATE collection_assets SET state = 'enriching' WHERE canonical_key = 'x';
+             UPDATE collection_assets SET content_hash = 'h', content_signature = 's', enricher_checksum = 'c' WHERE canonical_key = 'x';
+             UPDATE collection_assets SET state = 'ready' WHERE canonical_key = 'x';
+             UPDATE collection_assets SET approved_for_broadcast = true, operator_verified = true WHERE canonical_key = 'x'; COMMIT"
+        ));
+        assert!(session.is_true("SELECT approved_for_broadcast FROM collection_assets WHERE canonical_key = 'x'"));
+        // a ready row goes back with new content in one statement, and loses its approval with it
+        session.run("UPDATE collection_assets SET state = 'new', approved_for_broadcast = false, size = 9 WHERE canonical_key = 'x'");
+        session.run("DELETE FROM collection_assets; TRUNCATE collection_assets");
+    });
+}

@@ -1,9 +1,12 @@
-//! Connecting as libpq does: a connection string or the PG* variables, .pgpass, sslmode.
+//! Connecting as libpq does: a connection string, a service file, the PG* variables, .pgpass, sslmode.
 
+mod options;
 mod pgpass;
 mod tls;
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use postgres::config::{Host, SslMode as Negotiation};
@@ -16,7 +19,7 @@ use tls::SslMode;
 pub struct Target {
     config: Config,
     ssl_mode: SslMode,
-    root_certificates: Option<String>,
+    files: tls::Files,
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -42,46 +45,27 @@ impl Target {
     }
 
     fn of_url(url: Option<&str>) -> Result<Self, Failure> {
-        let (text, mut given) = tls::take_options(url.unwrap_or_default());
+        let (text, mut given) = options::take(url.unwrap_or_default());
         let mut config: Config = text
             .parse()
             // The text may hold a password: it is not repeated.
             .map_err(|error: postgres::Error| refused(format!("the connection string is refused: {}", with_causes(&error))))?;
-        let number = |name: &str| -> Result<Option<u16>, Failure> {
-            variable(name)
-                .map(|value| {
-                    value
-                        .parse()
-                        .map_err(|_| refused(format!("{name} is not a number: {value}")))
-                })
-                .transpose()
+        // What the string leaves open the service says, and what that leaves open the variables.
+        let service = match given.remove("service").or_else(|| variable("PGSERVICE")) {
+            Some(name) => options::of_service(&name)?,
+            None => BTreeMap::new(),
         };
+        let known = |option: &str, name: &str| service.get(option).cloned().or_else(|| variable(name));
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            match (variable("PGHOST"), variable("PGHOSTADDR")) {
-                (None, None) => {
-                    config.host(default_host());
-                }
-                (host, address) => {
-                    for host in host.iter().flat_map(|hosts| hosts.split(',')) {
-                        config.host(host);
-                    }
-                    for address in address.iter().flat_map(|addresses| addresses.split(',')) {
-                        config.hostaddr(
-                            address
-                                .parse()
-                                .map_err(|_| refused(format!("PGHOSTADDR is not an address: {address}")))?,
-                        );
-                    }
-                }
-            }
+            set_hosts(&mut config, known("host", "PGHOST"), known("hostaddr", "PGHOSTADDR"))?;
         }
         if config.get_ports().is_empty() {
-            if let Some(port) = number("PGPORT")? {
-                config.port(port);
+            for port in known("port", "PGPORT").iter().flat_map(|ports| ports.split(',')) {
+                config.port(number("PGPORT", port)?);
             }
         }
         if config.get_user().is_none() {
-            let user = match variable("PGUSER") {
+            let user = match known("user", "PGUSER") {
                 Some(user) => user,
                 None => {
                     whoami::username().map_err(|error| refused(format!("no user name: {error}")).hint("Set PGUSER."))?
@@ -91,34 +75,45 @@ impl Target {
         }
         if config.get_dbname().is_none() {
             let user = config.get_user().unwrap_or_default().to_owned();
-            config.dbname(&variable("PGDATABASE").unwrap_or(user));
+            config.dbname(&known("dbname", "PGDATABASE").unwrap_or(user));
         }
         if config.get_password().is_none() {
-            let password = variable("PGPASSWORD").or_else(|| pgpass::look_up(&config));
+            let file = given.remove("passfile").or_else(|| known("passfile", "PGPASSFILE"));
+            let password = known("password", "PGPASSWORD").or_else(|| pgpass::look_up(&config, file));
             if let Some(password) = password {
                 config.password(password);
             }
         }
         if config.get_application_name().is_none() {
-            config.application_name(&variable("PGAPPNAME").unwrap_or_else(|| "media-assets".to_owned()));
+            let name = known("application_name", "PGAPPNAME");
+            config.application_name(&name.unwrap_or_else(|| "media-assets".to_owned()));
         }
         if config.get_options().is_none() {
-            if let Some(options) = variable("PGOPTIONS") {
+            if let Some(options) = known("options", "PGOPTIONS") {
                 config.options(&options);
             }
         }
         if config.get_connect_timeout().is_none() {
-            if let Some(seconds) = number("PGCONNECT_TIMEOUT")?.filter(|seconds| *seconds > 0) {
-                config.connect_timeout(Duration::from_secs(seconds.into()));
+            if let Some(seconds) = known("connect_timeout", "PGCONNECT_TIMEOUT") {
+                let seconds: i32 = number("PGCONNECT_TIMEOUT", &seconds)?;
+                // As with libpq, 0 and less is to wait for ever.
+                if let Ok(seconds @ 1..) = u64::try_from(seconds) {
+                    config.connect_timeout(Duration::from_secs(seconds));
+                }
             }
         }
-        let mode = given.remove("sslmode").or_else(|| variable("PGSSLMODE"));
+        let mut tls_option = |option: &str, name: &str| given.remove(option).or_else(|| known(option, name));
+        let mode = tls_option("sslmode", "PGSSLMODE");
         let ssl_mode = SslMode::parse(mode.as_deref().unwrap_or("prefer"))
             .ok_or_else(|| refused(format!("sslmode is unknown: {}", mode.unwrap_or_default())).hint(SslMode::HINT))?;
         Ok(Target {
             config,
             ssl_mode,
-            root_certificates: given.remove("sslrootcert").or_else(|| variable("PGSSLROOTCERT")),
+            files: tls::Files {
+                roots: tls_option("sslrootcert", "PGSSLROOTCERT"),
+                certificate: tls_option("sslcert", "PGSSLCERT"),
+                key: tls_option("sslkey", "PGSSLKEY"),
+            },
         })
     }
 
@@ -160,8 +155,31 @@ impl Target {
     }
 
     fn connector(&self) -> Result<tokio_postgres_rustls::MakeRustlsConnect, Failure> {
-        tls::connector(self.ssl_mode, self.root_certificates.as_deref())
+        tls::connector(self.ssl_mode, &self.files)
     }
+}
+
+/// Hosts and addresses, as lists; the server's usual socket where neither is given.
+fn set_hosts(config: &mut Config, hosts: Option<String>, addresses: Option<String>) -> Result<(), Failure> {
+    if hosts.is_none() && addresses.is_none() {
+        config.host(default_host());
+    }
+    for host in hosts.iter().flat_map(|hosts| hosts.split(',')) {
+        config.host(host);
+    }
+    for address in addresses.iter().flat_map(|addresses| addresses.split(',')) {
+        config.hostaddr(
+            address
+                .parse()
+                .map_err(|_| refused(format!("PGHOSTADDR is not an address: {address}")))?,
+        );
+    }
+    Ok(())
+}
+
+fn number<N: FromStr>(name: &str, text: &str) -> Result<N, Failure> {
+    let parsed = text.trim().parse();
+    parsed.map_err(|_| refused(format!("{name} is not a number: {text}")))
 }
 
 /// Whether another try without TLS may succeed: the handshake failed, or pg_hba.conf has no line for TLS (28000).

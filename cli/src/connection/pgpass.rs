@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use postgres::config::Host;
 use postgres::Config;
 
-/// The password that the file has for the server; the first line that matches wins.
-pub fn look_up(config: &Config) -> Option<String> {
-    let file = match super::variable("PGPASSFILE") {
+/// The password that `file`, else ~/.pgpass, has for the server; the first line that matches wins.
+pub fn look_up(config: &Config, file: Option<String>) -> Option<String> {
+    let file = match file {
         Some(file) => PathBuf::from(file),
         None if cfg!(windows) => PathBuf::from(super::variable("APPDATA")?).join("postgresql/pgpass.conf"),
         None => PathBuf::from(super::variable("HOME")?).join(".pgpass"),
@@ -18,7 +18,11 @@ pub fn look_up(config: &Config) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     let host = match config.get_hosts().first() {
         Some(Host::Tcp(name)) => name.clone(),
-        // A password for a socket is one for localhost.
+        // A password for the usual socket is one for localhost; another socket is called by its directory.
+        #[cfg(unix)]
+        Some(Host::Unix(folder)) if folder != std::path::Path::new(super::default_host()) => {
+            folder.display().to_string()
+        }
         Some(_) => "localhost".to_owned(),
         None => config.get_hostaddrs().first()?.to_string(),
     };

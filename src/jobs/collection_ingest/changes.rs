@@ -52,6 +52,9 @@ pub fn image(assets: &Relation) -> String {
         .map(|column| {
             if TIMES.contains(column) {
                 format!("'{column}', a.{column}::pg_catalog.timestamptz AT TIME ZONE 'UTC'")
+            } else if *column == "metadata" {
+                // As text: JSON null is a value, and no metadata at all is SQL NULL.
+                format!("'{column}', a.{column}::pg_catalog.text")
             } else {
                 format!("'{column}', a.{column}")
             }
@@ -74,9 +77,6 @@ pub fn value_of(assets: &Relation, image: &str, column: &str) -> String {
     let sql_type = assets.type_of(column);
     if TIMES.contains(&column) {
         format!("(({image} ->> '{column}')::pg_catalog.timestamp AT TIME ZONE 'UTC')::{sql_type}")
-    } else if column == "metadata" {
-        // JSON null is a value, and an absent one is SQL NULL: the image has both as null.
-        format!("NULLIF({image} -> '{column}', 'null')::{sql_type}")
     } else {
         format!("({image} ->> '{column}')::{sql_type}")
     }

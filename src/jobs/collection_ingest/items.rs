@@ -1,13 +1,17 @@
 //! The items of an ingest as a job of the engine: page after page of the spool is decided against the stored rows.
 
+mod look_up;
 mod write;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use media_assets_core::jobs::collection_ingest::{
-    plan, Action, AssetState, Content, Counters, Item, Outcome, Refusal, Stored, Write,
+    plan, without_secrets, Action, AssetState, Content, Counters, Item, Outcome, Refusal, Write,
 };
 
+pub use self::look_up::by_the_unique_index;
+use self::look_up::{stored, Found, LookUps, Row, ROW};
 use super::call::Collection;
 use super::spool::{column, Spool};
 use super::tables::Tables;
@@ -17,59 +21,11 @@ use crate::engine::ledger::decisions::Decision;
 use crate::engine::{Job, Stale};
 use crate::error::Result;
 use crate::postgres::arrays;
-use crate::postgres::spi::{Connection, Mode, Parameter, Rows, Statement};
+use crate::postgres::memory::in_own_context;
+use crate::postgres::spi::{Connection, Mode, Rows, Statement};
 use crate::settings::{self, LogDecisions};
 
 tally_of_core!(Counters);
-
-/// A stored row, as far as a decision reads it.
-#[derive(Clone, Debug, PartialEq)]
-struct Row {
-    id: [u8; 16],
-    state: String,
-    is_deleted: bool,
-    hash: Option<String>,
-    size: Option<i64>,
-    /// As PostgreSQL counts it, infinite times too.
-    mtime: Option<i64>,
-    signature: Option<String>,
-    enrichers: Option<String>,
-}
-
-/// The columns of [`Row`], behind one that says which key it is of.
-const ROW: &str =
-    "a.uuid, a.state::pg_catalog.text, a.is_deleted, a.content_hash::pg_catalog.text, a.size::pg_catalog.int8,
-    a.mtime::pg_catalog.timestamptz, a.content_signature::pg_catalog.text, a.enricher_checksum::pg_catalog.text";
-
-impl Row {
-    fn read(rows: &Rows, row: usize) -> Option<Self> {
-        Some(Row {
-            id: rows.uuid(row, 1)?,
-            state: rows.text(row, 2)?,
-            is_deleted: rows.get(row, 3).unwrap_or_default(),
-            hash: rows.text(row, 4),
-            size: rows.get(row, 5),
-            mtime: rows.get(row, 6),
-            signature: rows.text(row, 7),
-            enrichers: rows.text(row, 8),
-        })
-    }
-
-    /// `None` for a state that the rules do not know: such a row is left alone.
-    fn stored(&self) -> Option<Stored<'static>> {
-        Some(Stored {
-            state: AssetState::parse(&self.state)?,
-            is_deleted: self.is_deleted,
-            content: Content {
-                hash: self.hash.clone().map(Cow::Owned),
-                size: self.size,
-                mtime: self.mtime.and_then(unix_time),
-            },
-            content_signature: self.signature.clone().map(Cow::Owned),
-            enricher_checksum: self.enrichers.clone().map(Cow::Owned),
-        })
-    }
-}
 
 /// What is written of an item, without borrowing from it.
 enum Writing {
@@ -85,17 +41,32 @@ struct Values {
     enrichers: Option<String>,
 }
 
+impl Values {
+    fn of(content: Content<'_>, signature: Option<String>, enrichers: Option<Cow<'_, str>>) -> Self {
+        Values {
+            content: Content {
+                hash: content.hash.map(|hash| Cow::Owned(hash.into_owned())),
+                size: content.size,
+                mtime: content.mtime,
+            },
+            signature,
+            enrichers: enrichers.map(Cow::into_owned),
+        }
+    }
+}
+
 /// One item and what becomes of it.
 pub struct Fate {
     /// Its place in the page.
-    row: usize,
-    pub locator: Option<String>,
-    pub key: Option<String>,
+    pub row: usize,
     pub outcome: Outcome,
+    /// The row as it was decided on, where it is to be updated.
     stored: Option<Row>,
     writing: Writing,
     /// The row that was written: its id, its image before, and the fingerprint of the image after.
     written: Option<([u8; 16], Option<String>, Option<String>)>,
+    /// What the log of decisions calls the item, where it takes it.
+    logged: Option<String>,
 }
 
 /// Items of the spool.
@@ -103,6 +74,20 @@ pub struct Page {
     rows: Rows,
     /// The key of the item before the first one.
     before: Option<String>,
+    /// The rows with the keys of the page as they were when it was read, for the first decision on each.
+    found: Found,
+    /// Items before this one were decided on: another decision has to look again.
+    decided: Cell<usize>,
+}
+
+impl Page {
+    pub fn locator(&self, row: usize) -> Option<&str> {
+        self.rows.get(row, column::LOCATOR)
+    }
+
+    pub fn key(&self, row: usize) -> Option<&str> {
+        self.rows.get(row, column::KEY)
+    }
 }
 
 pub struct Decided {
@@ -114,7 +99,9 @@ pub struct Items {
     collection: Collection,
     assets: String,
     last_key: Option<String>,
-    look_up: Statement,
+    /// How much the log of decisions takes.
+    logs: LogDecisions,
+    look_ups: LookUps,
     lock: Statement,
     insert: Statement,
     update: Statement,
@@ -122,7 +109,8 @@ pub struct Items {
 }
 
 impl Items {
-    pub fn new(tables: &Tables, collection: &Collection, spool: Spool) -> Self {
+    /// `logs`: the run has a log of decisions.
+    pub fn new(tables: &Tables, collection: &Collection, spool: Spool, logs: bool) -> Self {
         let assets = &tables.assets;
         let table = &assets.sql_name;
         let of = |column: &str| assets.type_of(column).to_owned();
@@ -151,10 +139,8 @@ impl Items {
             collection: collection.clone(),
             assets: table.clone(),
             last_key: None,
-            look_up: Statement::new(format!(
-                "SELECT u.n, x.* FROM pg_catalog.unnest($1) WITH ORDINALITY u(key, n)
-                 CROSS JOIN LATERAL (SELECT {ROW} FROM {table} a WHERE a.collection_uuid = $2 AND a.canonical_key = u.key LIMIT 1) x"
-            )),
+            logs: if logs { settings::log_decisions() } else { LogDecisions::None },
+            look_ups: LookUps::new(table, collection.uuid),
             lock: Statement::new(format!(
                 "SELECT u.n, {ROW}, {image} FROM pg_catalog.unnest($1) WITH ORDINALITY u(id, n) JOIN {table} a ON a.uuid = u.id
                  ORDER BY u.n FOR NO KEY UPDATE OF a"
@@ -170,7 +156,7 @@ impl Items {
                       pg_catalog.unnest($11), pg_catalog.unnest($12))
                       WITH ORDINALITY u(id, key, uri, title, season, episode, metadata, size, mtime, hash, signature, enrichers, n)
                  ORDER BY u.n
-                 ON CONFLICT DO NOTHING RETURNING a.uuid, {fingerprint}",
+                 ON CONFLICT (collection_uuid, canonical_key) DO NOTHING RETURNING a.uuid, {fingerprint}",
                 key = of("canonical_key"),
                 uri = of("uri"),
                 title = of("title"),
@@ -206,79 +192,75 @@ impl Items {
         }
     }
 
-    fn fate(&self, page: &Page, row: usize, stored: Option<Row>) -> Fate {
-        let rows = &page.rows;
+    fn fate(&self, page: &Page, row: usize, found: &Found) -> Fate {
         let mut fate = Fate {
             row,
-            locator: rows.text(row, column::LOCATOR),
-            key: rows.text(row, column::KEY),
             outcome: Outcome::Refused(Refusal::Unkeyable),
             stored: None,
             writing: Writing::Nothing,
             written: None,
+            logged: None,
         };
-        if fate.key.is_none() {
-            return fate;
+        if page.key(row).is_some() {
+            self.decide_item(page, found, &mut fate);
         }
+        let wanted = log_level_of(&fate.outcome);
+        if self.logs >= wanted {
+            fate.logged = Some(without_secrets(page.locator(row).unwrap_or_default()).into_owned());
+        }
+        fate
+    }
+
+    fn decide_item(&self, page: &Page, found: &Found, fate: &mut Fate) {
+        let row = fate.row;
         if is_repeated(page, row) {
             fate.outcome = Outcome::Refused(Refusal::Duplicate);
-            return fate;
+            return;
         }
-        let of_row = match &stored {
-            Some(stored) => match stored.stored() {
+        let place = found.of(row);
+        let of_row = match place {
+            Some((rows, place)) => match stored(rows, place) {
                 Some(stored) => Some(stored),
                 None => {
                     fate.outcome = Outcome::Refused(Refusal::Rejected);
-                    return fate;
+                    return;
                 }
             },
             None => None,
         };
+        let rows = &page.rows;
         let item = Item {
             content: Content {
-                hash: rows.text(row, column::HASH).map(Cow::Owned),
+                hash: rows.get::<&str>(row, column::HASH).map(Cow::Borrowed),
                 size: rows.get(row, column::SIZE),
                 mtime: rows.get(row, column::MTIME).and_then(unix_time),
             },
-            enricher_checksum: rows.text(row, column::ENRICHERS).map(Cow::Owned),
+            enricher_checksum: rows.get::<&str>(row, column::ENRICHERS).map(Cow::Borrowed),
         };
         let plan = plan(of_row.as_ref(), &item, self.collection.enrichers.as_deref());
-        let values = |content: Content<'_>, signature, enrichers: Option<Cow<'_, str>>| Values {
-            content: Content {
-                hash: content.hash.map(|hash| Cow::Owned(hash.into_owned())),
-                ..Content {
-                    hash: None,
-                    size: content.size,
-                    mtime: content.mtime,
-                }
-            },
-            signature,
-            enrichers: enrichers.map(Cow::into_owned),
-        };
         fate.outcome = Outcome::Decided(plan.decision);
         fate.writing = match plan.write {
-            Write::Nothing => Writing::Nothing,
+            Write::Nothing => return,
             Write::Insert {
                 content,
                 content_signature,
                 enricher_checksum,
-            } => Writing::Insert(values(content, content_signature, enricher_checksum)),
+            } => Writing::Insert(Values::of(content, content_signature, enricher_checksum)),
             Write::FillIn {
                 content,
                 content_signature,
-            } => Writing::FillIn(values(content, content_signature, None)),
+            } => Writing::FillIn(Values::of(content, content_signature, None)),
             Write::Update {
                 content,
                 content_signature,
                 enricher_checksum,
                 clears_technical,
             } => Writing::Update {
-                values: values(content, content_signature, enricher_checksum),
+                values: Values::of(content, content_signature, enricher_checksum),
                 clears_technical,
             },
         };
-        fate.stored = stored;
-        fate
+        fate.stored = place.and_then(|(rows, place)| Row::read(rows, place));
     }
 
     /// Locks the rows that are to be updated and takes their images; they have to be as they were when they were
@@ -313,10 +295,29 @@ impl Items {
 
 /// Whether the item before this one has the same key: of equal keys the first is decided on.
 fn is_repeated(page: &Page, row: usize) -> bool {
-    let key = |row| page.rows.get::<&str>(row, column::KEY);
     match row {
-        0 => page.before.is_some() && page.before.as_deref() == key(0),
-        _ => key(row) == key(row - 1),
+        0 => page.before.is_some() && page.before.as_deref() == page.key(0),
+        _ => page.key(row) == page.key(row - 1),
+    }
+}
+
+/// From which level on the log of decisions takes such an item.
+fn log_level_of(outcome: &Outcome) -> LogDecisions {
+    match outcome {
+        Outcome::Decided(decision) => match decision.action {
+            Action::Create | Action::Update => LogDecisions::Changed,
+            Action::Skip if decision.next_state == Some(AssetState::Retired) => LogDecisions::Skipped,
+            Action::Skip => LogDecisions::All,
+        },
+        Outcome::Refused(_) => LogDecisions::Skipped,
+    }
+}
+
+/// Whether an item is skipped on purpose, in the words of the log.
+fn logged_outcome(outcome: &Outcome) -> &'static str {
+    match log_level_of(outcome) {
+        LogDecisions::Skipped => "skipped",
+        _ => "eligible",
     }
 }
 
@@ -333,21 +334,21 @@ impl Job for Items {
         None
     }
 
-    fn read(&mut self, connection: &Connection, _: Mode, _: Option<&str>, limit: i64) -> Page {
+    fn read(&mut self, connection: &Connection, mode: Mode, _: Option<&str>, limit: i64) -> Page {
         let rows = self.spool.next(connection, limit);
         let last = rows.len().checked_sub(1).and_then(|last| rows.text(last, column::KEY));
         Page {
+            // The array of keys goes at once.
+            found: in_own_context(|| self.look_ups.of_page(connection, mode, &rows)),
             rows,
             before: std::mem::replace(&mut self.last_key, last),
+            decided: Cell::new(0),
         }
     }
 
     fn read_these(&mut self, connection: &Connection, _: &[String]) -> Page {
         // Quarantined items of a plain function are not tried again: the next ingest does that.
-        Page {
-            rows: self.spool.next(connection, 0),
-            before: None,
-        }
+        self.read(connection, Mode::Read, None, 0)
     }
 
     fn len(page: &Page) -> usize {
@@ -364,23 +365,17 @@ impl Job for Items {
     }
 
     fn decide(&mut self, connection: &Connection, mode: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
-        let keys = arrays::text((from..to).map(|row| page.rows.get::<&str>(row, column::KEY)));
-        let found = connection.run(
-            &self.look_up,
-            mode,
-            &[keys.into(), Parameter::uuid(self.collection.uuid)],
-        );
-        let mut stored: Vec<Option<Row>> = vec![None; to - from];
-        for row in 0..found.len() {
-            if let Some(n) = found.get::<i64>(row, 0) {
-                stored[n as usize - 1] = Row::read(&found, row);
-            }
-        }
-        let fates = (from..to)
-            .zip(stored)
-            .map(|(row, stored)| self.fate(page, row, stored))
-            .collect();
-        Ok(Decided { fates })
+        let again;
+        let found = if from >= page.decided.get() {
+            page.decided.set(to);
+            &page.found
+        } else {
+            again = self.look_ups.of_items(connection, mode, &page.rows, from, to);
+            &again
+        };
+        Ok(Decided {
+            fates: (from..to).map(|row| self.fate(page, row, found)).collect(),
+        })
     }
 
     fn has_writes(decided: &Decided) -> bool {
@@ -422,7 +417,8 @@ impl Job for Items {
     }
 
     fn id(page: &Page, index: usize) -> String {
-        page.rows.text(index, column::LOCATOR).unwrap_or_default()
+        let locator = page.rows.get::<&str>(index, column::LOCATOR).unwrap_or_default();
+        without_secrets(locator).into_owned()
     }
 
     fn remember(&mut self, _: &Decided) -> Result<()> {
@@ -443,28 +439,17 @@ impl Job for Items {
         }
     }
 
-    fn decisions(decided: &Decided, level: LogDecisions, decisions: &mut Vec<Decision>) {
+    fn decisions(decided: &Decided, _: LogDecisions, decisions: &mut Vec<Decision>) {
         for fate in &decided.fates {
-            let (outcome, wanted) = match fate.outcome {
-                Outcome::Decided(decision) => match decision.action {
-                    Action::Create | Action::Update => ("eligible", LogDecisions::Changed),
-                    Action::Skip if decision.next_state == Some(AssetState::Retired) => {
-                        ("skipped", LogDecisions::Skipped)
-                    }
-                    Action::Skip => ("eligible", LogDecisions::All),
-                },
-                Outcome::Refused(_) => ("skipped", LogDecisions::Skipped),
-            };
-            if level >= wanted {
-                decisions.push(Decision {
-                    item_key: fate.locator.clone().unwrap_or_default(),
-                    slot: None,
-                    position: None,
-                    outcome,
-                    action: Some(fate.outcome.action()),
-                    reason: Some(fate.outcome.reason().into()),
-                });
-            }
+            let Some(item_key) = fate.logged.clone() else { continue };
+            decisions.push(Decision {
+                item_key,
+                slot: None,
+                position: None,
+                outcome: logged_outcome(&fate.outcome),
+                action: Some(fate.outcome.action()),
+                reason: Some(fate.outcome.reason().into()),
+            });
         }
     }
 }

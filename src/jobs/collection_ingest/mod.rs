@@ -4,6 +4,7 @@
 pub mod call;
 pub mod changes;
 pub mod items;
+pub mod rekeys;
 pub mod removals;
 pub mod spool;
 pub mod table_ddl;

@@ -1,6 +1,6 @@
 //! Reconciliation: rows whose item was not seen are soft-deleted; approval goes, the state stays.
 
-use media_assets_core::jobs::collection_ingest::Counters;
+use media_assets_core::jobs::collection_ingest::{without_secrets, Counters};
 
 use super::tables::Tables;
 use super::{changes, JOB};
@@ -187,7 +187,7 @@ impl Job for Removals {
             return;
         }
         decisions.extend(decided.removed.iter().map(|removed| Decision {
-            item_key: removed.key.clone(),
+            item_key: without_secrets(&removed.key).into_owned(),
             slot: None,
             position: None,
             outcome: "eligible",

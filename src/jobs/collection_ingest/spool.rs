@@ -27,6 +27,8 @@ struct Source {
 /// The sorted items.
 pub struct Spool {
     cursor: Cursor,
+    /// The first ones, where they were looked at already.
+    first: Option<Rows>,
 }
 
 /// Columns of a row of the spool.
@@ -241,18 +243,28 @@ impl Spool {
             Parameter::int4(asked.season),
             Parameter::int4(asked.episode),
         ];
+        // A reconciliation reads all keys before the first item is decided.
+        let open = if asked.reconcile {
+            Cursor::open_to_rewind
+        } else {
+            Cursor::open
+        };
         Ok(Spool {
-            cursor: Cursor::open(connection, &sql, mode, &parameters),
+            cursor: open(connection, &sql, mode, &parameters),
+            first: None,
         })
     }
 
     /// The next items, at most `limit`.
     pub fn next(&mut self, connection: &Connection, limit: i64) -> Rows {
-        self.cursor.fetch(connection, limit)
+        match self.first.take() {
+            Some(first) => first,
+            None => self.cursor.fetch(connection, limit),
+        }
     }
 
     /// Checks that the scope has an item and, for a reconciliation, counts what it would remove. Gives the rows that
-    /// would go. The items can be read from their start afterwards.
+    /// would go. The items can be read from their start afterwards, `limit` of them at once.
     ///
     /// # Errors
     /// P0002 for a scope without a match, 55000 where the reconciliation is refused; 53400 beyond
@@ -263,16 +275,17 @@ impl Spool {
         tables: &Tables,
         collection: &Collection,
         asked: &Asked,
+        limit: i64,
         mode: Mode,
     ) -> Result<Vec<[u8; 16]>> {
         let name = collection.name.as_deref().unwrap_or_default();
         if !asked.reconcile {
-            let found = self.next(connection, 1).len() as i64;
-            self.cursor.rewind(connection);
+            let first = self.next(connection, limit);
             asked
                 .request()
-                .check_matches(found)
+                .check_matches(first.len() as i64)
                 .map_err(|error| refused(error, asked, name))?;
+            self.first = Some(first);
             return Ok(Vec::new());
         }
         let mut counted = Reconcile {

@@ -10,6 +10,7 @@ mod keys;
 mod place;
 pub mod program;
 mod references;
+mod replaced;
 mod rows;
 mod subject;
 mod tables;

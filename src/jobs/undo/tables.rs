@@ -1,19 +1,21 @@
-//! Undo of the jobs whose changes are rows inserted and values of columns set: one entry for each.
+//! Undo of the jobs whose changes are rows inserted or replaced and values of columns set: one entry for each.
 
 use std::rc::Rc;
 
 use super::cells::Cell;
 use super::place::Places;
 use super::references::Going;
+use super::replaced::ReplacedRows;
 use super::rows::InsertedRows;
 use super::subject::Subject;
 use super::Kind;
-use crate::engine::journal::{CELL_SET, ROW_INSERTED};
+use crate::engine::journal::{CELL_SET, ROW_INSERTED, ROW_REPLACED};
 use crate::engine::ledger::runs::Run;
 use crate::engine::ledger::Ledger;
 use crate::engine::relation::Relation;
 use crate::engine::rights;
 use crate::error::{not_undoable, Result};
+use crate::jobs::collection_ingest::rekeys::REKEY;
 use crate::jobs::s3_assets::REFERENCE_CONTENT;
 use crate::postgres::spi::{Connection, Mode};
 
@@ -40,7 +42,7 @@ pub struct KeepRule {
     pub condition: &'static str,
 }
 
-/// The jobs whose changes are of these two kinds.
+/// The jobs whose changes are of these kinds.
 pub const TABLE_JOBS: &[TableJob] = &[
     TableJob {
         name: "i2v_thumbnails",
@@ -52,6 +54,12 @@ pub const TABLE_JOBS: &[TableJob] = &[
         name: "s3_assets",
         relations: &["scenes", "video_sessions", "asset_references"],
         fingerprints: &[("asset_references", &REFERENCE_CONTENT)],
+        keeps: &[],
+    },
+    TableJob {
+        name: REKEY,
+        relations: &["collection_assets"],
+        fingerprints: &[],
         keeps: &[],
     },
     TableJob {
@@ -83,7 +91,7 @@ pub const TABLE_JOBS: &[TableJob] = &[
     },
 ];
 
-const PHASES: [&str; 2] = ["cells", "rows"];
+const PHASES: [&str; 3] = ["cells", "rows", "replaced"];
 
 /// The reasons that a job has for one column or relation.
 pub struct Keep {
@@ -139,6 +147,8 @@ pub struct TableScope {
     relations: Vec<Relation>,
     /// The run inserted rows into these.
     inserted: Vec<Keyed>,
+    /// The run changed or removed whole rows of these.
+    replaced: Vec<Keyed>,
     /// The run set values of these columns.
     set: Vec<(Keyed, String)>,
     /// How many values the run wrote.
@@ -163,6 +173,7 @@ impl TableScope {
             job,
             relations,
             inserted: Vec::new(),
+            replaced: Vec::new(),
             set: Vec::new(),
             written: 0,
         };
@@ -180,7 +191,7 @@ impl TableScope {
             connection,
             Mode::Read,
             "SELECT action, relation, column_name, sum(cardinality(coalesce(ids, uuids::text[])))::bigint
-             FROM ~backfill_changes WHERE run_id = $1 AND action IN ('row_inserted', 'cell_set')
+             FROM ~backfill_changes WHERE run_id = $1 AND action IN ('row_inserted', 'row_replaced', 'cell_set')
              GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
             &[undone.run_id.into()],
         );
@@ -194,6 +205,7 @@ impl TableScope {
             let table = scope.keyed(connection, undone, recorded_as)?;
             match action.as_str() {
                 ROW_INSERTED => scope.inserted.push(table),
+                ROW_REPLACED => scope.replaced.push(table),
                 CELL_SET if table.relation.has(&column) => scope.set.push((table, column)),
                 _ => {}
             }
@@ -259,6 +271,11 @@ impl Subject for TableScope {
             // They are locked before they go.
             rights::check_privilege(connection, &table.relation, "UPDATE", &[&table.key])?;
         }
+        for table in &self.replaced {
+            let columns: Vec<&str> = table.relation.columns.keys().map(String::as_str).collect();
+            rights::check_privilege(connection, &table.relation, "INSERT", &columns)?;
+            rights::check_privilege(connection, &table.relation, "UPDATE", &columns)?;
+        }
         for (table, column) in &self.set {
             rights::check_privilege(connection, &table.relation, "UPDATE", &[column])?;
         }
@@ -282,7 +299,13 @@ impl Subject for TableScope {
                 Ok((place, InsertedRows::new(connection, table, content, keep, &going)?))
             })
             .collect();
-        Ok(vec![Box::new(Places::new(cells)), Box::new(Places::new(inserted?))])
+        let replaced = self.replaced.iter();
+        let replaced = replaced.map(|table| ((table.recorded_as.clone(), None), ReplacedRows::new(table)));
+        Ok(vec![
+            Box::new(Places::new(cells)),
+            Box::new(Places::new(inserted?)),
+            Box::new(Places::new(replaced)),
+        ])
     }
 
     fn begin(&self, _: &Connection, _: i64) {}

@@ -52,6 +52,18 @@ impl<'a> Stored<'a> {
     }
 }
 
+impl Stored<'_> {
+    /// Whether the row knows all that the item says and nothing else, which is what most items of most runs are: no
+    /// signature has to be made to see it.
+    fn is_equal(&self, item: &Item<'_>, enricher_checksum: Option<&str>) -> bool {
+        self.state != AssetState::Retired
+            && !self.is_deleted
+            && self.content_signature.is_some()
+            && self.content == item.content
+            && self.enricher_checksum.as_deref() == enricher_checksum
+    }
+}
+
 /// What is written of an item. `uri`, title, season, episode and metadata are the shell's to copy: an insert and an
 /// update take the item's values where they are not NULL, a fill-in does not touch them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,11 +103,21 @@ pub struct Plan<'a> {
 ///
 /// Source: collection ingest rules, content and enrichers.
 pub fn plan<'a>(stored: Option<&Stored<'a>>, item: &Item<'a>, collection_checksum: Option<&'a str>) -> Plan<'a> {
-    let new = item.content.usable();
     let enricher_checksum = item
         .enricher_checksum
         .clone()
         .or_else(|| collection_checksum.map(Cow::Borrowed));
+    if let Some(stored) = stored.filter(|stored| stored.is_equal(item, enricher_checksum.as_deref())) {
+        return Plan {
+            decision: ingest_decision(true, Some(stored.state), false, None, None, None, None),
+            write: Write::Nothing,
+        };
+    }
+    plan_in_full(stored, item, enricher_checksum)
+}
+
+fn plan_in_full<'a>(stored: Option<&Stored<'a>>, item: &Item<'a>, enricher_checksum: Option<Cow<'a, str>>) -> Plan<'a> {
+    let new = item.content.usable();
     let Some(stored) = stored else {
         return Plan {
             decision: ingest_decision(false, None, false, None, None, None, None),
@@ -127,7 +149,7 @@ pub fn plan<'a>(stored: Option<&Stored<'a>>, item: &Item<'a>, collection_checksu
         let signature = new.signature();
         (new, signature)
     } else {
-        filled_in(stored, new)
+        filled_in(stored, new, stored_signature.is_some())
     };
     let write = match decision.action {
         Action::Skip
@@ -150,9 +172,13 @@ pub fn plan<'a>(stored: Option<&Stored<'a>>, item: &Item<'a>, collection_checksu
 }
 
 /// The stored content with its NULLs learned from `new`. A known value is never refreshed, the signature neither.
-fn filled_in<'a>(stored: &Stored<'a>, new: Content<'a>) -> (Content<'a>, Option<String>) {
-    // A size learned beside the mtime of other bytes would be taken for a change by the next run.
-    let of_other_bytes = stored.content.mtime.is_some() && new.mtime.is_some() && stored.content.mtime != new.mtime;
+/// `are_same_bytes`: both sides know a facet, and it is equal.
+fn filled_in<'a>(stored: &Stored<'a>, new: Content<'a>, are_same_bytes: bool) -> (Content<'a>, Option<String>) {
+    // The next run compares by the hash where this one learns it. Else, where nothing says that the bytes are the same, a
+    // size beside the mtime of others would be a change to it.
+    let is_compared_by_hash = stored.content.hash.is_none() && new.hash.is_some();
+    let other_mtime = stored.content.mtime.is_some() && new.mtime.is_some() && stored.content.mtime != new.mtime;
+    let of_other_bytes = other_mtime && !are_same_bytes && !is_compared_by_hash;
     let content = Content {
         hash: stored.content.hash.clone().or(new.hash),
         size: stored.content.size.or(new.size.filter(|_| !of_other_bytes)),
@@ -259,10 +285,58 @@ mod tests {
     }
 
     #[test]
+    fn an_equal_item_needs_no_signatures() {
+        let hashes = [None, Some(HASH), Some("md5:1")];
+        let sizes = [None, Some(-1), Some(1)];
+        let mtimes = [None, Some(2)];
+        let mut equal = 0;
+        let of_size = |hash| sizes.map(|size| (hash, size));
+        let contents = hashes.into_iter().flat_map(of_size);
+        for (hash, size, mtime) in contents.flat_map(|(hash, size)| mtimes.map(|mtime| (hash, size, mtime))) {
+            for signature in [None, Some("size:7"), Some("stat:1:2"), Some("odd")] {
+                for enrichers in [None, Some("c")] {
+                    for (state, is_deleted) in AssetState::ALL.map(|state| [(state, false), (state, true)]).concat() {
+                        let row = Stored {
+                            state,
+                            is_deleted,
+                            content: content(hash, size, mtime),
+                            content_signature: signature.map(Cow::Borrowed),
+                            enricher_checksum: enrichers.map(Cow::Borrowed),
+                        };
+                        let item = Item {
+                            content: row.content.clone(),
+                            enricher_checksum: row.enricher_checksum.clone(),
+                        };
+                        equal += usize::from(row.is_equal(&item, enrichers));
+                        let full = plan_in_full(Some(&row), &item, row.enricher_checksum.clone());
+                        assert_eq!(plan(Some(&row), &item, None), full, "{row:?}");
+                    }
+                }
+            }
+        }
+        assert!(equal > 50, "{equal}");
+    }
+
+    #[test]
     fn a_known_mtime_is_never_refreshed() {
         let row = stored(AssetState::New, content(Some(HASH), Some(1), Some(2)));
         let plan = plan(Some(&row), &item(content(Some(HASH), Some(1), Some(9))), None);
         assert_eq!(plan.write, Write::Nothing);
+    }
+
+    #[test]
+    fn a_size_is_learned_beside_another_mtime_only_of_the_same_bytes() {
+        let learned = |hash| {
+            let row = stored(AssetState::New, content(hash, None, Some(2)));
+            let plan = plan(Some(&row), &item(content(hash, Some(1), Some(9))), None);
+            assert_eq!(plan.decision.reason, Reason::Unchanged);
+            match plan.write {
+                Write::FillIn { content, .. } => content.size,
+                _ => None,
+            }
+        };
+        assert_eq!(learned(Some(HASH)), Some(1));
+        assert_eq!(learned(None), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod path_mappings;
 mod plex;
 mod rekey;
 mod request;
+mod without_secrets;
 
 pub use content::{comparable_signatures, Content};
 pub use counters::Counters;
@@ -26,6 +27,7 @@ pub use path_mappings::PathMappings;
 pub use plex::{plex_items, PlexItem};
 pub use rekey::{rekey, KeyRule};
 pub use request::{check_reconcile, find_collection, Collection, IngestError, Reconcile, Request, Scope, ScopeLevel};
+pub use without_secrets::without_secrets;
 
 /// The states of the enum `asset_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -72,13 +72,13 @@ impl Items {
         // A file's place is its locator, unless the item says otherwise.
         let is_of_files = self.collection.is_of_files();
         let [uris, titles, seasons, episodes, metadata] = described(page, &inserted, |fate| {
-            let locator = || fate.locator.clone().filter(|_| is_of_files);
+            let locator = || page.locator(fate.row).filter(|_| is_of_files).map(str::to_owned);
             page.rows.text(fate.row, column::URI).or_else(locator)
         });
         let [sizes, mtimes, hashes, signatures] = content_of(&values);
         let parameters = [
             arrays::uuid(inserted.iter().map(|fate| fate.written.as_ref().map(|(id, ..)| *id))).into(),
-            of_texts(&inserted, |fate| fate.key.as_deref()),
+            of_texts(&inserted, |fate| page.key(fate.row)),
             uris,
             titles,
             seasons,
