@@ -6,8 +6,8 @@ mod schema;
 use std::collections::HashMap;
 
 use media_assets_core::jobs::jellyfin_metadata::{
-    content_published_payload, decide, event_id, is_candidate, lookup, resolve_jellyfin_item, Arguments, Known, Lookup,
-    Mode, Outcome, PayloadSettings, Search, StoredItem, Unresolved,
+    breach, content_published_payload, decide, event_id, is_candidate, lookup, resolve_jellyfin_item, Arguments, Known,
+    Lookup, Mode, Outcome, PayloadSettings, Search, StoredItem, Unresolved,
 };
 use proptest::prelude::*;
 use schema::breaches;
@@ -85,7 +85,15 @@ fn row() -> impl Strategy<Value = Value> {
         "thumbnail_url",
         "tags",
     ]);
-    (columns, meta(), prop::bool::weighted(0.9)).prop_map(|(mut row, meta, published)| {
+    let told = |row: &mut Value, name: &str| {
+        if row.get(name).is_some_and(Value::is_null) {
+            row[name] = format!("at {SECRET}").into();
+        }
+    };
+    (columns, meta(), prop::bool::weighted(0.9)).prop_map(move |(mut row, meta, published)| {
+        for name in ["title", "namespace", "description", "public_url", "tags"] {
+            told(&mut row, name);
+        }
         row["id"] = 7.into();
         row["status"] = if published { "published" } else { "draft" }.into();
         row["meta"] = meta;
@@ -116,6 +124,34 @@ fn item() -> impl Strategy<Value = Value> {
     prop_oneof![8 => known, 1 => value()]
 }
 
+/// A member of a payload, and one of that where it is an object.
+fn member() -> impl Strategy<Value = (&'static str, Option<&'static str>)> {
+    let outer = prop::sample::select(vec![
+        "artifact_uri",
+        "published_path",
+        "title",
+        "description",
+        "public_url",
+        "jellyfin_item_id",
+        "jellyfin_public_url",
+        "namespace",
+        "thumbnail_url",
+        "tags",
+        "duration",
+        "meta",
+        "unknown",
+    ]);
+    let inner = prop::sample::select(vec![
+        "premiere_date",
+        "production_year",
+        "container",
+        "slug",
+        "artifact_type",
+        "Path",
+    ]);
+    (outer, prop::option::weighted(0.5, inner))
+}
+
 struct Fetched(HashMap<String, (Value, Option<i32>)>);
 
 impl<'a> Known<&'a Value> for &'a Fetched {
@@ -140,10 +176,31 @@ proptest! {
         let settings = PayloadSettings { public_base: base.as_deref(), ..PayloadSettings::default() };
         if let Ok(payload) = content_published_payload(&row, Some(&item), &settings) {
             prop_assert_eq!(breaches(&payload), Vec::<String>::new(), "{}", payload);
-            prop_assert!(!payload.to_string().contains(SECRET), "{}", payload);
+            // What is no item has no path that could be known.
+            prop_assert!(item.get("Path").is_none() || !payload.to_string().contains(SECRET), "{}", payload);
             let tags = payload["tags"].as_array().expect("tags");
             prop_assert_eq!(tags.iter().filter(|tag| *tag == "backfill").count(), 1);
         }
+    }
+
+    /// The rules of the function are those of the schema: what one of them takes, the other takes.
+    #[test]
+    fn the_function_and_the_schema_have_the_same_rules(changes in prop::collection::vec((member(), prop::option::weighted(0.9, value())), 0..4)) {
+        let mut payload = json!({"artifact_uri": "s3://b/k", "published_path": "k", "tags": ["backfill"], "duration": 1.5,
+                                 "meta": {"slug": "s", "production_year": 2025}});
+        for ((outer, inner), value) in changes {
+            let place = match inner {
+                Some(inner) if payload[outer].is_object() => payload[outer].as_object_mut().map(|object| (object, inner)),
+                _ => payload.as_object_mut().map(|object| (object, outer)),
+            };
+            if let Some((object, name)) = place {
+                match value {
+                    Some(value) => drop(object.insert(name.to_owned(), value)),
+                    None => drop(object.remove(name)),
+                }
+            }
+        }
+        prop_assert_eq!(breach(&payload).is_none(), breaches(&payload).is_empty(), "{}", payload);
     }
 
     /// What was enriched is no candidate any more; no patch takes a value away.

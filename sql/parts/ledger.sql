@@ -96,6 +96,14 @@ CREATE TABLE @extschema@.backfill_changes (
     after text[]
 );
 CREATE INDEX backfill_changes_run ON @extschema@.backfill_changes (run_id, action, change_id);
+-- What is written with every batch is compressed four times as fast, to about the same size. Some servers were built without.
+DO $$
+BEGIN
+    EXECUTE 'ALTER TABLE @extschema@.backfill_changes ALTER ids SET COMPRESSION lz4, ALTER uuids SET COMPRESSION lz4, '
+        'ALTER positions SET COMPRESSION lz4, ALTER assets SET COMPRESSION lz4, ALTER before SET COMPRESSION lz4, ALTER after SET COMPRESSION lz4';
+EXCEPTION WHEN feature_not_supported OR syntax_error THEN
+    NULL;
+END $$;
 
 CREATE TABLE @extschema@.backfill_quarantine (
     run_id bigint NOT NULL,

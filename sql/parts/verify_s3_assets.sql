@@ -2,8 +2,9 @@
 WITH scenes AS (
     SELECT s.*, s.id::pg_catalog.text AS scene_id, COALESCE(s.asset_version, 1) AS version,
            COALESCE(s.s3_chunk_key::pg_catalog.text, '') ~ '[^[:space:]]' AS has_key,
-           {extension}parse_media_link(s.s3_chunk_url::pg_catalog.text) AS link
-    FROM {scenes} s
+           -- A bucket alone is no object.
+           l.provider IS NOT DISTINCT FROM 's3' AND l.media_id IS NOT NULL AS has_object
+    FROM {scenes} s CROSS JOIN LATERAL {extension}parse_media_link(s.s3_chunk_url::pg_catalog.text) l
 ), structs AS (
     SELECT 'scene'::pg_catalog.text AS entity_type, s.scene_id AS entity_id, a.asset_type, a.asset, s.version
     FROM scenes s CROSS JOIN LATERAL (VALUES ('video_chunk'::pg_catalog.text, s.video_asset), ('source_code', s.source_code_asset),
@@ -35,7 +36,7 @@ WITH scenes AS (
 SELECT 'error'::pg_catalog.text AS severity, 'scene_without_struct'::pg_catalog.text AS finding, 'scene'::pg_catalog.text AS entity_type,
        s.scene_id AS entity_id, 'video_chunk'::pg_catalog.text AS asset_type, 'its chunk has a key and no video_asset' AS detail
 FROM scenes s
-WHERE (s.video_asset IS NULL OR s.video_asset = 'null') AND (s.has_key OR (s.link).provider = 's3')
+WHERE (s.video_asset IS NULL OR s.video_asset = 'null') AND (s.has_key OR s.has_object)
 UNION ALL
 SELECT 'error', 'scene_without_struct', 'scene', s.scene_id, 'source_code', 'it has s3_source_key and no source_code_asset'
 FROM scenes s
@@ -61,8 +62,8 @@ SELECT 'error', 'session_out_of_date', 'session', m.session_id, NULL,
 FROM sums m
 WHERE m.asset_count IS DISTINCT FROM m.refs OR m.total_asset_size IS DISTINCT FROM m.size OR m.assets_status IS DISTINCT FROM m.wanted
 UNION ALL
-SELECT 'warning', 'no_key_in_url', 'scene', s.scene_id, 'video_chunk', 'its s3_chunk_url is no S3 URL, and it has no key'
+SELECT 'warning', 'no_key_in_url', 'scene', s.scene_id, 'video_chunk', 'its s3_chunk_url is no URL of an S3 object, and it has no key'
 FROM scenes s
 WHERE NOT s.has_key AND (s.video_asset IS NULL OR s.video_asset = 'null') AND COALESCE(s.s3_chunk_url::pg_catalog.text, '') ~ '[^[:space:]]'
-  AND (s.link).provider IS DISTINCT FROM 's3'
+  AND NOT s.has_object
 ORDER BY 1, 2, 3, 4, 5

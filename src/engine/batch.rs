@@ -55,14 +55,20 @@ impl Failures {
                 crate::postgres::message::warning!("{}: further failures are counted and not named", J::NAME);
             }
         }
-        if self.count > settings::max_failures() {
-            return Err(limit_reached(
-                format!("more than {} failing {}", settings::max_failures(), J::ROWS),
-                format!("The last one was {} {}: {}", J::ROW, failure.id, failure.message),
-                "Mend the cause that the WARNINGs name, or raise media_assets.max_failures.",
-            ));
+        self.check(J::ROWS, failure)
+    }
+
+    /// # Errors
+    /// 53400 when there are more than `media_assets.max_failures`; `last` is one of them.
+    pub fn check(&self, rows: &str, last: &RowFailure) -> Result<()> {
+        if self.count <= settings::max_failures() {
+            return Ok(());
         }
-        Ok(())
+        Err(limit_reached(
+            format!("more than {} failing {rows}", settings::max_failures()),
+            format!("The last one was {}: {}", last.id, last.message),
+            "Mend the cause that the WARNINGs name, or raise media_assets.max_failures.",
+        ))
     }
 }
 

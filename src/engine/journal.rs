@@ -6,23 +6,42 @@ use super::Job;
 use crate::settings::{self, LogDecisions};
 
 /// A row that the run inserted: `column_name` is its primary key, the ids are values of that. `after`, where it is given, is
-/// the [`row_fingerprint`] of the row as it was inserted, over the columns that the job's entry in undo names: undo then leaves a row alone that somebody changed since.
+/// the [`fingerprint`] of [`row_text`] of the row as it was inserted, over the columns that the job's entry in undo names:
+/// undo then leaves a row alone that somebody changed since.
 pub const ROW_INSERTED: &str = "row_inserted";
 /// A value that the run set: ids are primary keys, `before` and `after` its texts: of a jsonb column the jsonb text, so
-/// that SQL NULL and JSON null differ, of any other type `to_jsonb(column) #>> '{}'`.
+/// that SQL NULL and JSON null differ, of any other type `to_jsonb(column) #>> '{}'`. `after` of a jsonb column may be
+/// [`short`], since undo only asks whether the value still is the same.
 pub const CELL_SET: &str = "cell_set";
 
-/// An expression that tells whether these columns of the row `alias` are as they were. Their texts must not depend on
-/// settings of the session; the hash is the same on every server, so that a run can be taken back after a restore.
-pub fn row_fingerprint(alias: &str, columns: &[&str]) -> String {
+/// A row that the run changed or removed as a whole: `before` and `after` are it as jsonb text, `after` NULL where it went.
+pub const ROW_REPLACED: &str = "row_replaced";
+
+/// An expression over the row `alias` by which one sees whether these columns are as they were. Their texts must not depend
+/// on settings of the session.
+pub fn row_text(alias: &str, columns: &[&str]) -> String {
     let list: Vec<String> = columns
         .iter()
         .map(|column| format!("{alias}.{}", quote_ident(column)))
         .collect();
-    format!(
-        "pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(ROW({})::pg_catalog.text, 'UTF8')), 'hex'), 16)",
-        list.join(", ")
-    )
+    format!("ROW({})::pg_catalog.text", list.join(", "))
+}
+
+/// What a fingerprint begins with. No JSON text does.
+pub const FINGERPRINT: &str = "xxh3:";
+
+/// Stands for a long text: the same on every server, so that a run can be taken back after a restore.
+pub fn fingerprint(text: &str) -> String {
+    format!("{FINGERPRINT}{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+}
+
+/// The text of a jsonb value, or its fingerprint where that is shorter.
+pub fn short(json: String) -> String {
+    if json.len() > FINGERPRINT.len() + 16 {
+        fingerprint(&json)
+    } else {
+        json
+    }
 }
 
 /// A row that could not be written.

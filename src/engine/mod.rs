@@ -18,6 +18,7 @@ use crate::postgres::spi::{Connection, Mode};
 use crate::settings::{self, LogDecisions};
 use journal::Changes;
 use ledger::decisions::Decision;
+use long::Buckets;
 pub use run::{run, run_phase, Summary};
 
 /// Counters that add up.
@@ -51,9 +52,14 @@ pub trait Job {
     /// What its rows are called in messages.
     const ROWS: &'static str;
     const ROW: &'static str;
+    /// Whether rows that could not be written count among the `max_rows`. Where the next run meets them again, they must
+    /// not: so many of them would keep every such run from the others.
+    const FAILURES_FILL_LIMIT: bool = true;
 
     /// About how many rows there are, for progress lines.
-    fn estimate(&self, connection: &Connection) -> Option<i64>;
+    fn estimate(&self, _connection: &Connection) -> Option<i64> {
+        None
+    }
     /// At most `limit` rows behind the cursor `after`, in order.
     fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Self::Page;
     /// The rows of the scope that have these ids, in their order; those that have gone are left out.
@@ -75,6 +81,9 @@ pub trait Job {
         from: usize,
         to: usize,
     ) -> Result<Self::Decided>;
+    /// What was decided of a slice rests on a reading that is out of date: the next call of `decide` is about rows of it, and
+    /// has to read them again.
+    fn look_again(&mut self) {}
     /// Whether there is anything to write.
     fn has_writes(decided: &Self::Decided) -> bool;
     /// Writes what was decided; runs in a subtransaction, and gives what was really done.
@@ -98,7 +107,17 @@ pub trait Job {
     ///
     /// # Errors
     /// 53400 when there is more to remember than `media_assets.dry_run_memory` allows.
-    fn remember(&mut self, decided: &Self::Decided) -> Result<()>;
+    fn remember(&mut self, _decided: &Self::Decided) -> Result<()> {
+        Ok(())
+    }
+    /// Looks at the rows of these organizations only from now on, a part of those that it was made for. Gives `false` where
+    /// it has to be made anew.
+    ///
+    /// # Errors
+    /// As when it was made.
+    fn narrow(&mut self, _: &Connection, _: Buckets) -> Result<bool> {
+        Ok(false)
+    }
     /// What was written and what was there before, for undo; asked of settled slices where that is kept.
     fn changes(&self, decided: &Self::Decided, changes: &mut Changes);
     /// The decisions on single items that `level` wants kept.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use pgrx::pg_sys;
 
-use crate::error::{invalid_argument, Result};
+use crate::error::{invalid_argument, not_prepared, Result};
 use crate::postgres::spi::{reads_as, Connection, Mode};
 use crate::postgres::view;
 
@@ -261,6 +261,31 @@ impl Relation {
         Err(invalid_argument(
             format!("{argument} is not of type {column_type}: {}", quote_literal(value)),
             format!("It takes the text of a value of {}.{column}.", self.sql_name),
+        ))
+    }
+
+    /// 55000 when it is a view that PostgreSQL cannot do `command` (UPDATE or INSERT) on, or lock the rows of.
+    pub fn check_takes(&self, connection: &Connection, command: &str) -> Result<()> {
+        if !self.is_view {
+            return Ok(());
+        }
+        let bit: i32 = if command == "UPDATE" { 1 << 2 } else { 1 << 3 };
+        let rows = connection.query(
+            "SELECT pg_catalog.pg_relation_is_updatable($1::pg_catalog.oid, false) & $2 <> 0",
+            Mode::Read,
+            &[i64::from(self.oid.to_u32()).into(), bit.into()],
+        );
+        if rows.get(0, 0) == Some(true) {
+            return Ok(());
+        }
+        Err(not_prepared(
+            "55000",
+            format!("view {} cannot be written", self.name),
+            format!(
+                "PostgreSQL does no {command} on it: {} is not auto-updatable.",
+                self.sql_name
+            ),
+            "A view of one table, without DISTINCT, GROUP BY, LIMIT, UNION or aggregates, passes its writes on.",
         ))
     }
 

@@ -74,7 +74,10 @@ fn run_with<J: Job>(
     };
     let mut cursor: Option<String> = None;
     loop {
-        let left = options.max_rows.map_or(i64::MAX, |max| max - summary.rows);
+        let uncounted = if J::FAILURES_FILL_LIMIT { 0 } else { failures.count };
+        let left = options
+            .max_rows
+            .map_or(i64::MAX, |max| max - (summary.rows - uncounted));
         let limit = i64::from(options.batch).min(left);
         if limit == 0 {
             break;

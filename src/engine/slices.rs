@@ -87,9 +87,9 @@ pub fn settle<J: Job>(
         tries += 1;
         match failure {
             // A row that is stale again and again has something about it: let the parts find it.
-            None if tries < 3 => continue,
+            None if tries < 3 => job.look_again(),
             // Another session was first, or took away what was relied on: decide again from what it left.
-            Some(failure) if failure.is_about_other_rows() && tries < 2 => drop(failure),
+            Some(failure) if failure.is_about_other_rows() && tries < 2 => job.look_again(),
             failure if to - from == 1 => {
                 return sink(
                     job,

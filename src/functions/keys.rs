@@ -7,10 +7,9 @@ use crate::engine::ledger::record::{Recorder, RunMode};
 use crate::engine::ledger::Ledger;
 use crate::engine::long::{Buckets, Program};
 use crate::engine::{self, rights, Options, Tally};
-use crate::jobs::asset_keys::{AssetKeys, Counters};
+use crate::jobs::asset_keys::Counters;
 use crate::jobs::asset_tables::Found;
 use crate::jobs::keys_program::KeysProgram;
-use crate::jobs::wrong_keys::WrongKeys;
 use crate::postgres::record::{form, Record};
 use crate::postgres::spi::{self, Connection};
 
@@ -86,7 +85,7 @@ pub fn run(connection: &Connection, program: &KeysProgram, options: &Options) ->
     let mut released = Vec::new();
     let mut rows = 0;
     if program.refresh && program.assets.has("canonical_key") {
-        let mut wrong = WrongKeys::new(&program.assets, Buckets::ALL, options.execute);
+        let mut wrong = program.wrong_keys(Buckets::ALL, options.execute);
         let summary = engine::run_phase(connection, &mut wrong, options, recorder.as_mut(), |_, _, _| {})?;
         result.counters.rows_scanned = summary.counters.sound + summary.counters.errors;
         result.counters.errors = summary.counters.errors;
@@ -97,7 +96,7 @@ pub fn run(connection: &Connection, program: &KeysProgram, options: &Options) ->
     if let Some(recorder) = &mut recorder {
         recorder.phase = 1;
     }
-    let mut job = AssetKeys::new(&program.assets, None, Buckets::ALL, options.execute, &released);
+    let mut job = program.keys(Buckets::ALL, options.execute, &released);
     let summary = engine::run(connection, &mut job, options, recorder.as_mut(), |_, _, _| {})?;
     result.counters.add(&summary.counters);
     result.batches += summary.batches;

@@ -136,6 +136,14 @@ fn resume_backfill(run_id: Option<i64>, fcinfo: pg_sys::FunctionCallInfo) -> Res
                 format!("CALL join_backfill({});", run.run_id),
             ));
         }
+        let run = match requests::obey_cancel(connection, &ledger, &run) {
+            true => {
+                // It stays cancelled, whatever is said next.
+                transaction::commit(connection);
+                Run::find(connection, &ledger, run_id, Mode::Write)?
+            }
+            false => run,
+        };
         requests::reopen(connection, &ledger, &run)?;
         let program = stored_program(connection, &ledger, &run)?;
         let run = Run::find(connection, &ledger, run_id, Mode::Write)?;
@@ -183,10 +191,10 @@ fn stored_program(connection: &Connection, ledger: &Ledger, run: &Run) -> Result
 
 fn work(connection: &Connection, ledger: &Ledger, program: &dyn Program, run: &Run) -> Result<(), ErrorReport> {
     crate::postgres::message::log!(
-        "media_assets run={} job={} event=started role={} batch={}",
+        "media_assets run={} job={} event=started role={:?} batch={}",
         run.run_id,
         run.job,
-        run.run_by,
+        crate::postgres::user::current_name(),
         run.batch
     );
     let end = long::work(connection, ledger, program, run)?;

@@ -6,15 +6,15 @@ use pgrx::pg_sys::Datum;
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
-use super::outcome::{begin, Outcome};
+use super::outcome::{put_all, InTransaction, Outcome};
 use super::tables::{execute_of, run_steps};
 use crate::engine::ledger::record::RunMode;
 use crate::engine::ledger::Ledger;
 use crate::engine::long::Buckets;
-use crate::engine::{self, rights, Options};
+use crate::engine::{rights, Options};
 use crate::jobs::asset_tables::{self, extension_schema};
 use crate::jobs::s3_assets::program::S3Program;
-use crate::jobs::s3_assets::{Decided, Found};
+use crate::jobs::s3_assets::{Decided, Found, New};
 use crate::jobs::scene_ddl;
 use crate::postgres::arrays::text_datum;
 use crate::postgres::jsonb::from_text;
@@ -60,30 +60,11 @@ pub fn run(
     mut each: impl FnMut(&Decided),
 ) -> Result<Outcome<Counters>, ErrorReport> {
     let ledger = Ledger::open(connection)?;
-    let new_run = options
-        .execute
-        .then(|| program.new_run(RunMode::Function, options.batch));
-    let mut recorder = begin(connection, &ledger, program, new_run);
-    let mut outcome = Outcome::default();
-    let mut scenes = program.scenes(Buckets::ALL);
-    let summary = engine::run(connection, &mut scenes, options, recorder.as_mut(), |_, _, decided| {
-        each(decided)
-    })?;
-    outcome.add(&summary);
-    if let Some(recorder) = &mut recorder {
-        recorder.phase = 1;
-    }
-    let mut sessions = program.sessions(Buckets::ALL, options.execute);
-    let summary = engine::run(
-        connection,
-        &mut sessions,
-        options,
-        recorder.as_mut(),
-        |_, _, decided| each(decided),
-    )?;
-    outcome.add(&summary);
-    outcome.finish(connection, recorder, 2);
-    Ok(outcome)
+    let new_run = |batch| program.new_run(RunMode::Function, batch);
+    let mut run = InTransaction::begin(connection, &ledger, program, options, new_run);
+    run.phase(program.scenes(Buckets::ALL), &mut each)?;
+    run.phase(program.sessions(Buckets::ALL, options.execute), &mut each)?;
+    Ok(run.finish())
 }
 
 #[pg_extern(sql = r#"
@@ -108,20 +89,14 @@ fn put_decisions(rows: &RowSet, decided: &Decided) {
             Fate::Failed => "failed",
             Fate::Unchanged | Fate::NoAsset => "skipped",
         };
-        // Texts stay texts; what is written into columns of other types is JSON already.
-        let writes: Map<String, Value> = verdict
-            .writes
-            .iter()
-            .map(|write| {
-                let value = match write.column {
-                    "assets_status" | "assets_error_message" => None,
-                    _ => serde_json::from_str(&write.after).ok(),
-                };
-                (
-                    write.column.to_owned(),
-                    value.unwrap_or_else(|| Value::String(write.after.clone())),
-                )
-            })
+        let value = |after: &New| match after {
+            New::Text(text) => text.as_str().into(),
+            New::Number(number) => (*number).into(),
+            New::Json(value) => value.clone(),
+        };
+        let writes = verdict.writes.iter();
+        let writes: Map<String, Value> = writes
+            .map(|write| (write.column.to_owned(), value(&write.after)))
             .collect();
         rows.put(&[
             Some(text_datum(verdict.entity())),
@@ -158,10 +133,7 @@ fn verify_s3_assets(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport>
         // It looks at everything once: on tables that were never analysed a nested loop would be quadratic.
         let _level = SettingsLevel::with([("enable_nestloop", "off".to_owned()), ("jit", "off".to_owned())]);
         let findings = connection.query(&sql, Mode::Read, &[]);
-        for row in 0..findings.len() {
-            let values: Vec<Option<Datum>> = (0..6).map(|column| findings.datum(row, column)).collect();
-            rows.put(&values);
-        }
+        put_all(&rows, &findings, 6);
         Ok(())
     })
 }

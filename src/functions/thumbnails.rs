@@ -4,12 +4,12 @@ use media_assets_core::jobs::i2v_thumbnails::Counters;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::outcome::{begin, Outcome};
+use super::outcome::{put_all, InTransaction, Outcome};
 use super::tables::run_steps;
 use crate::engine::ledger::record::RunMode;
 use crate::engine::ledger::Ledger;
 use crate::engine::long::Buckets;
-use crate::engine::{self, rights, Options};
+use crate::engine::{rights, Options};
 use crate::error::invalid_argument;
 use crate::jobs::i2v_thumbnails::program::ThumbnailsProgram;
 use crate::jobs::i2v_thumbnails::{Decided, Tables};
@@ -69,18 +69,10 @@ pub fn run(
     mut each: impl FnMut(&Decided),
 ) -> Result<Outcome<Counters>, ErrorReport> {
     let ledger = Ledger::open(connection)?;
-    let new_run = options
-        .execute
-        .then(|| program.new_run(RunMode::Function, options.batch));
-    let mut recorder = begin(connection, &ledger, program, new_run);
-    let mut job = program.job(Buckets::ALL);
-    let summary = engine::run(connection, &mut job, options, recorder.as_mut(), |_, _, decided| {
-        each(decided)
-    })?;
-    let mut outcome = Outcome::default();
-    outcome.add(&summary);
-    outcome.finish(connection, recorder, 1);
-    Ok(outcome)
+    let new_run = |batch| program.new_run(RunMode::Function, batch);
+    let mut run = InTransaction::begin(connection, &ledger, program, options, new_run);
+    run.phase(program.job(Buckets::ALL), &mut each)?;
+    Ok(run.finish())
 }
 
 #[pg_extern(sql = r#"
@@ -126,10 +118,7 @@ fn verify_i2v_thumbnails(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorRe
             .replace("{jobs}", &tables.jobs.sql_name);
         let _level = SettingsLevel::with([("jit", "off".to_owned())]);
         let findings = connection.query(&sql, Mode::Read, &[]);
-        for row in 0..findings.len() {
-            let values: Vec<Option<pg_sys::Datum>> = (0..5).map(|column| findings.datum(row, column)).collect();
-            rows.put(&values);
-        }
+        put_all(&rows, &findings, 5);
         Ok(())
     })
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use media_assets_core::identity::row_canonical_key;
 
+use super::keys_bound::{time_of, Bound, Place};
 use crate::engine::journal::Changes;
 use crate::engine::key_set::KeyedRows;
 use crate::engine::ledger::decisions::Decision;
@@ -75,28 +76,6 @@ impl Tally for Counters {
     }
 }
 
-/// Where the next page starts: rows without a creation time come last.
-struct Cursor {
-    created_at: Option<String>,
-    id: String,
-}
-
-impl Cursor {
-    /// The id, and behind a blank the time, where there is one.
-    fn parse(text: &str) -> Self {
-        match text.split_once(' ') {
-            Some((id, time)) => Cursor {
-                created_at: Some(time.to_owned()),
-                id: id.to_owned(),
-            },
-            None => Cursor {
-                created_at: None,
-                id: text.to_owned(),
-            },
-        }
-    }
-}
-
 /// Keys the rows of one organization, of a range of them, or of all.
 pub struct AssetKeys {
     assets: Relation,
@@ -126,20 +105,18 @@ pub struct Decided {
 }
 
 impl AssetKeys {
-    /// `released` are rows whose keys a dry run treats as taken away.
+    /// `bound` is where the run ends, nowhere where there is none; `released` are rows whose keys a dry run treats as taken
+    /// away.
     pub fn new(
         assets: &Relation,
         organization: Option<String>,
         buckets: Buckets,
+        bound: Option<&Bound>,
         execute: bool,
         released: &[[u8; 16]],
     ) -> Self {
         let table = &assets.sql_name;
-        let created_at = if assets.has("created_at") {
-            "a.created_at"
-        } else {
-            "NULL::pg_catalog.timestamptz"
-        };
+        let created_at = time_of(assets);
         let ids: Vec<String> = released
             .iter()
             .map(|id| uuid::Uuid::from_bytes(*id).to_string())
@@ -161,7 +138,7 @@ impl AssetKeys {
             "false"
         };
         let select = format!(
-            "SELECT a.id, a.organization_id::pg_catalog.text, {created_at}::pg_catalog.text, a.provider::pg_catalog.text,
+            "SELECT a.id, a.organization_id::pg_catalog.text, {created_at}, a.provider::pg_catalog.text,
                     a.storage_key::pg_catalog.text, a.source_url::pg_catalog.text, a.kind::pg_catalog.text, {has_size}
              FROM {table} a WHERE {unkeyed} AND a.organization_id IS NOT NULL"
         );
@@ -173,6 +150,10 @@ impl AssetKeys {
         };
         let scope = match buckets.condition("a.organization_id") {
             Some(condition) => format!("{scope} AND {condition}"),
+            None => scope,
+        };
+        let scope = match bound {
+            Some(bound) => format!("{scope} AND {}", bound.condition(assets)),
             None => scope,
         };
         let time_type = assets.type_of("created_at");
@@ -266,7 +247,7 @@ impl Job for AssetKeys {
     fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
         self.changed.clear();
         let organization = self.organization.as_deref();
-        let rows = match after.map(Cursor::parse) {
+        let rows = match after.map(Place::parse) {
             None => connection.run(&self.first, mode, &[limit.into(), organization.into()]),
             Some(cursor) => {
                 let parameters = |time: Option<&str>| {
@@ -310,10 +291,11 @@ impl Job for AssetKeys {
     fn cursor(page: &Page) -> String {
         let last = page.rows.len() - 1;
         let id = uuid::Uuid::from_bytes(page.rows.uuid(last, 0).unwrap_or_default());
-        match page.rows.text(last, 2) {
-            Some(time) => format!("{id} {time}"),
-            None => id.to_string(),
-        }
+        let place = Place {
+            created_at: page.rows.text(last, 2),
+            id: id.to_string(),
+        };
+        place.to_text()
     }
 
     fn weight(_: &Page, _: usize) -> usize {

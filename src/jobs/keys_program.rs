@@ -2,7 +2,8 @@
 
 use super::asset_keys::{AssetKeys, Counters};
 use super::asset_tables::{self, Found};
-use super::wrong_keys::WrongKeys;
+use super::keys_bound::Bound;
+use super::wrong_keys::{last_id, WrongKeys};
 use crate::engine::ledger::record::{NewRun, RunMode};
 use crate::engine::ledger::runs::Run;
 use crate::engine::long::{Buckets, Phase, PhaseOf, Program};
@@ -10,13 +11,23 @@ use crate::engine::options::GivenOptions;
 use crate::engine::relation::{LockTarget, Relation};
 use crate::engine::{rights, Job, Tally};
 use crate::error::Result;
-use crate::postgres::spi::Connection;
+use crate::postgres::spi::{Connection, Mode};
 
 /// The job over the assets of one run.
 pub struct KeysProgram {
     pub assets: Relation,
     /// Whether keys that no longer fit their row are taken away first.
     pub refresh: bool,
+    /// Where each phase ends; `None` in a dry run, which sees one state of the table anyway.
+    bounds: Option<Bounds>,
+}
+
+/// Where the phases of a run end.
+#[derive(Clone)]
+struct Bounds {
+    /// The greatest id; `None` where nothing is refreshed.
+    wrong: Option<String>,
+    keys: Bound,
 }
 
 const PHASES: [&str; 2] = ["wrong_keys", AssetKeys::NAME];
@@ -72,7 +83,15 @@ impl KeysProgram {
         if execute {
             rights::check_privilege(connection, &assets, "UPDATE", &["canonical_key"])?;
         }
-        Ok(Some(KeysProgram { assets, refresh }))
+        let bounds = execute.then(|| Bounds {
+            wrong: refresh.then(|| last_id(connection, Mode::Write, &assets)).flatten(),
+            keys: Bound::now(connection, Mode::Write, &assets, refresh),
+        });
+        Ok(Some(KeysProgram {
+            assets,
+            refresh,
+            bounds,
+        }))
     }
 
     /// For a run of the ledger, on the relation that it names.
@@ -82,7 +101,33 @@ impl KeysProgram {
     pub fn stored(connection: &Connection, run: &Run) -> Result<Option<Self>> {
         let found = Found::look_at(connection, &|name| run.relation(name).map(str::to_owned));
         let refresh = Self::refresh_of(GivenOptions::new(run.options.clone()))?;
-        Self::load(connection, found, refresh, true)
+        let mut program = Self::load(connection, found, refresh, true)?;
+        if let Some(program) = &mut program {
+            program.bounds = run.bounds.get(1).cloned().flatten().map(|keys| Bounds {
+                wrong: run.bounds.first().cloned().flatten(),
+                keys: Bound::parse(&keys),
+            });
+        }
+        Ok(program)
+    }
+
+    /// The phase that takes away keys which do not fit their row.
+    pub fn wrong_keys(&self, buckets: Buckets, execute: bool) -> WrongKeys {
+        let bound = self.bounds.as_ref().and_then(|bounds| bounds.wrong.as_deref());
+        // No last row means that there was none.
+        let is_empty = self.bounds.is_some() && bound.is_none();
+        let buckets = if self.refresh && !is_empty {
+            buckets
+        } else {
+            Buckets::NONE
+        };
+        WrongKeys::new(&self.assets, buckets, bound, execute)
+    }
+
+    /// The phase that gives keys; `released` are rows whose keys a dry run treats as taken away.
+    pub fn keys(&self, buckets: Buckets, execute: bool, released: &[[u8; 16]]) -> AssetKeys {
+        let bound = self.bounds.as_ref().map(|bounds| &bounds.keys);
+        AssetKeys::new(&self.assets, None, buckets, bound, execute, released)
     }
 
     /// The run as the ledger is to have it.
@@ -98,7 +143,10 @@ impl KeysProgram {
             },
             relations: vec![("assets", self.assets.sql_name.clone())],
             phases: &PHASES,
-            bounds: vec![None, None],
+            bounds: match &self.bounds {
+                Some(bounds) => vec![bounds.wrong.clone(), Some(bounds.keys.to_text())],
+                None => vec![None, None],
+            },
             counter_names: Counters::names(),
             rows_total: None,
         }
@@ -119,15 +167,14 @@ impl Program for KeysProgram {
     }
 
     fn open(&self, _: &Connection, buckets: Buckets) -> Result<Vec<Box<dyn Phase>>> {
-        let nobody = if self.refresh { buckets } else { Buckets::NONE };
         Ok(vec![
             Box::new(PhaseOf {
-                job: WrongKeys::new(&self.assets, nobody, true),
+                job: self.wrong_keys(buckets, true),
                 counts: true,
                 begin: |_: &mut WrongKeys, _: &Connection| Ok(()),
             }),
             Box::new(PhaseOf {
-                job: AssetKeys::new(&self.assets, None, buckets, true, &[]),
+                job: self.keys(buckets, true, &[]),
                 counts: true,
                 begin: |_: &mut AssetKeys, _: &Connection| Ok(()),
             }),
@@ -136,5 +183,24 @@ impl Program for KeysProgram {
 
     fn max_rows(&self) -> Option<i64> {
         None
+    }
+
+    fn buckets_in_use(&self, connection: &Connection) -> Option<Vec<i32>> {
+        // From one organization to the next, by the index of the keys: never all rows.
+        let table = &self.assets.sql_name;
+        let rows = connection.query(
+            &format!(
+                "WITH RECURSIVE o(id) AS (
+                     (SELECT a.organization_id FROM {table} a WHERE a.organization_id IS NOT NULL ORDER BY a.organization_id LIMIT 1)
+                     UNION ALL
+                     SELECT n.id FROM o CROSS JOIN LATERAL (
+                         SELECT a.organization_id AS id FROM {table} a WHERE a.organization_id > o.id ORDER BY a.organization_id LIMIT 1) n)
+                 SELECT DISTINCT {} FROM o",
+                Buckets::of("o.id")
+            ),
+            Mode::Write,
+            &[],
+        );
+        Some((0..rows.len()).filter_map(|row| rows.get(row, 0)).collect())
     }
 }

@@ -7,7 +7,7 @@ use media_assets_core::identity::row_canonical_key;
 use crate::engine::journal::Changes;
 use crate::engine::ledger::decisions::Decision;
 use crate::engine::long::Buckets;
-use crate::engine::relation::Relation;
+use crate::engine::relation::{quote_literal, Relation};
 use crate::engine::{Job, Stale, Tally};
 use crate::error::Result;
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
@@ -65,6 +65,22 @@ pub struct WrongKeys {
     remembers: bool,
 }
 
+/// The greatest id; `None` where there is no row.
+pub fn last_id(connection: &Connection, mode: Mode, assets: &Relation) -> Option<String> {
+    let rows = connection.query(
+        &format!(
+            "SELECT a.id::pg_catalog.text FROM {} a ORDER BY a.id DESC LIMIT 1",
+            assets.sql_name
+        ),
+        mode,
+        &[],
+    );
+    if rows.is_empty() {
+        return None;
+    }
+    rows.text(0, 0)
+}
+
 /// Columns id, key, provider, storage key, link, kind.
 pub struct Page {
     rows: Rows,
@@ -77,12 +93,16 @@ pub struct Decided {
 }
 
 impl WrongKeys {
-    pub fn new(assets: &Relation, buckets: Buckets, execute: bool) -> Self {
+    /// `bound` is the last row of the run, where it has one.
+    pub fn new(assets: &Relation, buckets: Buckets, bound: Option<&str>, execute: bool) -> Self {
         let table = &assets.sql_name;
+        let bound = bound.map_or_else(String::new, |bound| {
+            format!(" AND a.id <= {}::pg_catalog.uuid", quote_literal(bound))
+        });
         let select = format!(
             "SELECT a.id, a.canonical_key::pg_catalog.text, a.provider::pg_catalog.text, a.storage_key::pg_catalog.text,
                     a.source_url::pg_catalog.text, a.kind::pg_catalog.text
-             FROM {table} a WHERE a.canonical_key IS NOT NULL AND a.organization_id IS NOT NULL{}",
+             FROM {table} a WHERE a.canonical_key IS NOT NULL AND a.organization_id IS NOT NULL{bound}{}",
             buckets
                 .condition("a.organization_id")
                 .map_or_else(String::new, |condition| format!(" AND {condition}"))

@@ -61,6 +61,13 @@ const INT8: Element = Element {
     align: b'd',
 };
 
+const TID: Element = Element {
+    type_oid: pg_sys::TIDOID,
+    array_oid: pg_sys::TIDARRAYOID,
+    length: 6,
+    by_value: false,
+    align: b's',
+};
 const TIMESTAMPTZ: Element = Element {
     type_oid: pg_sys::TIMESTAMPTZOID,
     array_oid: pg_sys::TIMESTAMPTZARRAYOID,
@@ -158,4 +165,17 @@ pub fn int8(values: impl Iterator<Item = Option<i64>>) -> ArrayDatum {
 /// Microseconds since 2000, as PostgreSQL counts them.
 pub fn timestamptz(values: impl Iterator<Item = Option<i64>>) -> ArrayDatum {
     build(&TIMESTAMPTZ, values.map(|value| value.map(Datum::from)))
+}
+
+/// Places of rows, as [`super::spi::Rows::tid`] gives them.
+pub fn tid(values: impl Iterator<Item = Option<[u8; 6]>>) -> ArrayDatum {
+    let copied = |place: [u8; 6]| {
+        // SAFETY: six bytes, as long as an ItemPointerData, are allocated and written.
+        unsafe {
+            let copy = pg_sys::palloc(place.len()).cast::<u8>();
+            std::ptr::copy_nonoverlapping(place.as_ptr(), copy, place.len());
+            Datum::from(copy)
+        }
+    };
+    build(&TID, values.map(|value| value.map(copied)))
 }

@@ -65,6 +65,23 @@ impl Jsonb {
         }
     }
 
+    /// The value as JSON text, as its column's `::text` gives it.
+    pub fn to_text(self) -> String {
+        // SAFETY: `pointer` is a detoasted jsonb, whose root container is as long as its header says, but for the header's
+        // own four bytes; the string is NUL-terminated and in the server's encoding.
+        unsafe {
+            let length = pgrx::varsize_any(self.pointer.cast()) - 4;
+            let container = &raw mut (*self.pointer).root;
+            let text = pg_sys::JsonbToCString(std::ptr::null_mut(), container, length as i32);
+            std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
+    }
+
+    /// A jsonb that the caller has just built.
+    pub(super) fn of_pointer(pointer: *mut pg_sys::Jsonb) -> Self {
+        Jsonb { pointer }
+    }
+
     /// Whether both are the same to the byte, which equal values with equal digits are.
     pub fn same_bytes(self, other: Self) -> bool {
         // SAFETY: both are detoasted varlenas.
@@ -326,12 +343,5 @@ pub fn from_text(text: &str) -> Jsonb {
         Jsonb {
             pointer: datum.cast_mut_ptr(),
         }
-    }
-}
-
-pub(super) fn from_value(value: *mut JsonbValue) -> Jsonb {
-    // SAFETY: the caller built the value with pushJsonbValue.
-    Jsonb {
-        pointer: unsafe { pg_sys::JsonbValueToJsonb(value) },
     }
 }

@@ -1,9 +1,10 @@
 //! Writing `assetId` into the items of a jsonb array, everything else untouched.
 
 use media_assets_core::json::{Json, Kind};
-use pgrx::pg_sys::{self, jbvType, JsonbIteratorToken, JsonbParseState, JsonbValue};
+use pgrx::pg_sys::{self, JsonbIteratorToken, JsonbParseState, JsonbValue};
 
-use super::jsonb::{from_value, Jsonb, JsonbRef};
+use super::jsonb::{Jsonb, JsonbRef};
+use super::jsonb_build::{finished, push, string};
 
 const KEY: &str = "assetId";
 
@@ -48,33 +49,7 @@ pub fn patch(items: Jsonb, id_of: impl Fn(usize) -> Option<AssetId>) -> Jsonb {
             }
         }
     }
-    from_value(push(&mut state, JsonbIteratorToken::WJB_END_ARRAY, None))
-}
-
-fn push(
-    state: &mut *mut JsonbParseState,
-    token: JsonbIteratorToken::Type,
-    value: Option<JsonbValue>,
-) -> *mut JsonbValue {
-    let mut value = value;
-    let pointer = value.as_mut().map_or(std::ptr::null_mut(), std::ptr::from_mut);
-    // SAFETY: tokens are pushed in matching pairs by this file; the value is copied into the state, and what it points
-    // at lives in the jsonb that is being patched.
-    unsafe { pg_sys::pushJsonbValue(state, token, pointer) }
-}
-
-fn string(bytes: &[u8]) -> JsonbValue {
-    // SAFETY: all zero is a valid JsonbValue (jbvNull); tag and member are set together.
-    unsafe {
-        let mut value: JsonbValue = std::mem::zeroed();
-        value.type_ = jbvType::jbvString;
-        value.val.string.len = bytes.len() as i32;
-        // Copied, since the state keeps the pointer until the jsonb is built.
-        let copy = pg_sys::palloc(bytes.len()).cast::<u8>();
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
-        value.val.string.val = copy.cast();
-        value
-    }
+    finished(push(&mut state, JsonbIteratorToken::WJB_END_ARRAY, None))
 }
 
 fn push_with_id(state: &mut *mut JsonbParseState, object: JsonbRef<'_>, id: AssetId) {

@@ -389,6 +389,13 @@ impl Rows {
         self.get::<pgrx::Uuid>(row, column).map(|id| *id.as_bytes())
     }
 
+    /// The place of a row: a value of a column of type tid.
+    pub fn tid(&self, row: usize, column: usize) -> Option<[u8; 6]> {
+        // SAFETY: asked only of columns of type tid, whose values are six bytes.
+        self.datum(row, column)
+            .map(|datum| unsafe { *datum.cast_mut_ptr::<[u8; 6]>() })
+    }
+
     /// Bytes that a value of variable length takes when it is detoasted; 0 for NULL.
     pub fn raw_size(&self, row: usize, column: usize) -> usize {
         // SAFETY: asked only of columns of a varlena type; toast pointers are not followed.

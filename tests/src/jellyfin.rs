@@ -61,6 +61,44 @@ pub fn item(id: &str, name: &str, premiere_date: &str) -> Value {
            "PremiereDate": premiere_date, "ProductionYear": 2025, "ImageTags": {"Primary": "tag1"}, "UserData": {"Played": false}})
 }
 
+/// A call of the backfill with the arguments that the tests share.
+pub fn call(execute: bool, more: &str) -> String {
+    format!(
+        "SELECT * FROM backfill_jellyfin_metadata(execute => {execute}, backfill_version => '{VERSION}', public_base => '{BASE}'{more})"
+    )
+}
+
+/// All four tables, row for row.
+pub fn contents(session: &mut Session) -> Vec<Vec<Option<String>>> {
+    session.rows(
+        "SELECT 'board', id::text, to_jsonb(b)::text FROM studio_board b
+         UNION ALL SELECT 'item', item_id, to_jsonb(i)::text FROM jellyfin_items i
+         UNION ALL SELECT 'skip', row_id::text, to_jsonb(s)::text FROM jellyfin_skips s
+         UNION ALL SELECT 'event', event_id::text, to_jsonb(e)::text FROM event_outbox e ORDER BY 1, 2",
+    )
+}
+
+/// A published row that names its item.
+pub fn row(id: i64, item_id: &str) -> Value {
+    json!({"id": id, "title": "Example Video", "namespace": "pmoves", "content_url": format!("s3://outputs/{id}.mp4"),
+           "status": "published", "meta": {"jellyfin_item_id": item_id, "kept": 1.50}})
+}
+
+/// What Jellyfin says of an item that it has.
+pub fn answered(item_id: &str) -> Value {
+    json!({"item_id": item_id, "doc": item(item_id, "Example Video", "2025-10-01"), "http_status": 200})
+}
+
+/// … and of one that it does not have.
+pub fn gone(item_id: &str) -> Value {
+    json!({"item_id": item_id, "doc": null, "http_status": 404})
+}
+
+/// The skips that are remembered.
+pub fn reasons(session: &mut Session) -> String {
+    session.text("SELECT coalesce(string_agg(row_id || ' ' || reason, ', ' ORDER BY row_id), '') FROM jellyfin_skips")
+}
+
 /// A key that must never be printed or stored.
 pub const KEY: &str = "k3y-that-nobody-may-see";
 
@@ -68,11 +106,19 @@ pub const KEY: &str = "k3y-that-nobody-may-see";
 fn program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "media-assets"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("cargo runs");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "media-assets"]);
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        // What cargo tells this test of its own package would be taken for a change by build scripts.
+        for (name, _) in std::env::vars_os() {
+            let of_package = name
+                .to_str()
+                .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+            if of_package {
+                build.env_remove(name);
+            }
+        }
+        let built = build.status().expect("cargo runs");
         assert!(built.success(), "the client does not build");
         let tests = std::env::current_exe().expect("this test is a file");
         let folder = tests.parent().and_then(Path::parent).expect("target/debug/deps");

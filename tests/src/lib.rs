@@ -14,6 +14,7 @@ use postgres::error::{DbError, Severity};
 use postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 pub mod application;
+pub mod authority;
 pub mod cluster;
 pub mod counters;
 pub mod ingest;
@@ -23,7 +24,9 @@ pub mod long;
 mod programs;
 pub mod psql;
 pub mod random;
+pub mod relay;
 pub mod runs;
+pub mod samples;
 pub mod scenarios;
 pub mod school;
 pub mod standby;

@@ -1,4 +1,4 @@
-//! A small HTTP server that answers as a test wants, also badly: late, not at all, half of it, nonsense.
+//! A small HTTP server that answers as a test wants, also badly: late, not at all, half of it, nonsense; over TLS, too.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
+
+use crate::authority::Authority;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -45,8 +48,10 @@ impl Request {
 /// What the server does with a request.
 pub enum Reply {
     Json(u16, Value),
-    /// A status with Retry-After in seconds.
-    Later(u16, u32),
+    /// A status with Retry-After, in seconds or as a date.
+    Later(u16, String),
+    /// A redirection to this address.
+    Moved(String),
     /// A body that is no JSON.
     Text(u16, String),
     /// Half of the body that was announced.
@@ -62,6 +67,7 @@ type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
 /// The server; it stops when the value goes.
 pub struct Stub {
     address: SocketAddr,
+    scheme: &'static str,
     requests: Arc<Mutex<Vec<Request>>>,
     stopped: Arc<AtomicBool>,
 }
@@ -72,8 +78,21 @@ impl Stub {
     /// # Panics
     /// When there is no port.
     pub fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(None, handler)
+    }
+
+    /// Starts a server that speaks HTTPS only, with a certificate for 127.0.0.1 that `authority` has signed.
+    ///
+    /// # Panics
+    /// When there is no port.
+    pub fn start_tls(authority: &Authority, handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(Some(authority.server()), handler)
+    }
+
+    fn start_with(tls: Option<Arc<ServerConfig>>, handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let requests = Arc::new(Mutex::new(Vec::new()));
         let stopped = Arc::new(AtomicBool::new(false));
         let (log, stop) = (Arc::clone(&requests), Arc::clone(&stopped));
@@ -84,12 +103,20 @@ impl Stub {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                let (log, handler) = (Arc::clone(&log), Arc::clone(&handler));
-                thread::spawn(move || serve(stream, &log, handler.as_ref()));
+                let (log, handler, tls) = (Arc::clone(&log), Arc::clone(&handler), tls.clone());
+                thread::spawn(move || {
+                    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+                    match tls.map(ServerConnection::new) {
+                        None => serve(stream, &log, handler.as_ref()),
+                        Some(Ok(session)) => serve(StreamOwned::new(session, stream), &log, handler.as_ref()),
+                        Some(Err(_)) => {}
+                    }
+                });
             }
         });
         Stub {
             address,
+            scheme,
             requests,
             stopped,
         }
@@ -97,7 +124,7 @@ impl Stub {
 
     /// Its base address, with a path.
     pub fn base(&self) -> String {
-        format!("http://{}/base", self.address)
+        format!("{}://{}/base", self.scheme, self.address)
     }
 
     /// How many requests came so far.
@@ -128,9 +155,8 @@ impl Drop for Stub {
     }
 }
 
-fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, handler: &Handler) {
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
-    let Some(request) = read(&stream) else { return };
+fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<Request>>, handler: &Handler) {
+    let Some(request) = read(&mut stream) else { return };
     if let Ok(mut log) = log.lock() {
         log.push(request.clone());
     }
@@ -141,12 +167,13 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, handler: &Handler) {
     }
     let text = match reply {
         Reply::Json(status, body) => answer(status, "", &body.to_string(), None),
-        Reply::Later(status, seconds) => answer(
+        Reply::Later(status, when) => answer(
             status,
-            &format!("Retry-After: {seconds}\r\n"),
+            &format!("Retry-After: {when}\r\n"),
             "{\"error\":\"later\"}",
             None,
         ),
+        Reply::Moved(address) => answer(302, &format!("Location: {address}\r\n"), "", None),
         Reply::Text(status, body) => answer(status, "", &body, None),
         Reply::Half(body) => {
             let body = body.to_string();
@@ -159,7 +186,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, handler: &Handler) {
         Reply::Cut | Reply::Slow(..) => return,
     };
     // The client may have gone.
-    let _ = stream.write_all(text.as_bytes());
+    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
 }
 
 fn answer(status: u16, headers: &str, body: &str, length: Option<usize>) -> String {
@@ -169,7 +196,7 @@ fn answer(status: u16, headers: &str, body: &str, length: Option<usize>) -> Stri
     )
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
+fn read(stream: &mut impl Read) -> Option<Request> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
@@ -187,12 +214,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     let length = headers.iter().find(|(name, _)| name == "content-length");
     let mut body = vec![0; length.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)];
     reader.read_exact(&mut body).ok()?;
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let query = query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (decoded(name), decoded(value)))
-        .collect();
+    let (path, query) = split_target(&target);
     Some(Request {
         method,
         path: path.to_owned(),
@@ -201,6 +223,17 @@ fn read(stream: &TcpStream) -> Option<Request> {
         body: String::from_utf8(body).ok()?,
         at: Instant::now(),
     })
+}
+
+/// The path of a request's target, and its parameters, decoded.
+pub fn split_target(target: &str) -> (&str, Vec<(String, String)>) {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let query = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (decoded(name), decoded(value)))
+        .collect();
+    (path, query)
 }
 
 fn decoded(text: &str) -> String {

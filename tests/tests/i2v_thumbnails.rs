@@ -2,8 +2,9 @@
 
 use media_assets_tests::json::vectors;
 use media_assets_tests::runs::{conflicts, last_run, undo};
+use media_assets_tests::samples::with_chain;
 use media_assets_tests::scenarios::{check, compare_counters, compare_rows, contents, insert, reject, rows};
-use media_assets_tests::{each_server, words, Database, Server, Session};
+use media_assets_tests::{each_server, words, Session};
 use serde_json::{json, Value};
 
 const DRY: &str = "SELECT * FROM backfill_i2v_thumbnails()";
@@ -105,21 +106,6 @@ fn i2v_scenarios() {
             check(&mut session, &cases, |session, vector| scenario(session, vector, batch));
         }
     });
-}
-
-/// An image `i`, and a chain of videos in which each is made from the one before: `v001` from `i`, `v002` from `v001` …
-fn with_chain(server: &Server, length: u32) -> (Database, Session) {
-    let database = server.database();
-    let mut session = database.session();
-    session.run(&format!(
-        "SELECT * FROM create_media_tables();
-         INSERT INTO media (id, type, thumbnail_url, thumbnail_urls, updated_at) VALUES ('i', 'image', '/s', '{{\"small\": \"/s\"}}', '2020-01-01');
-         INSERT INTO media (id, type, updated_at) SELECT 'v' || lpad(n::text, 3, '0'), 'video', '2020-01-01' FROM generate_series(1, {length}) n;
-         INSERT INTO i2v_jobs (job_id, media_id, mode)
-         SELECT 'v' || lpad(n::text, 3, '0'), CASE n WHEN 1 THEN 'i' ELSE 'v' || lpad((n - 1)::text, 3, '0') END, 'video-extension'
-         FROM generate_series(1, {length}) n"
-    ));
-    (database, session)
 }
 
 #[test]
@@ -324,6 +310,39 @@ fn missing_tables_and_columns_are_named_in_one_error() {
             "22023",
             "CALL run_backfill('i2v_thumbnails', options => '{\"bucket_url\": \"x\"}')",
         );
+    });
+}
+
+#[test]
+fn a_partitioned_table_is_written_and_taken_back() {
+    each_server(|server| {
+        let (database, mut session) = with_chain(server, 60);
+        session.run(
+            "ALTER TABLE media RENAME TO one; CREATE TABLE media (LIKE one INCLUDING DEFAULTS, PRIMARY KEY (id)) PARTITION BY HASH (id);
+             CREATE TABLE media_0 PARTITION OF media FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+             CREATE TABLE media_1 PARTITION OF media FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+             INSERT INTO media SELECT * FROM one",
+        );
+        let before = contents(&mut session, &TABLES);
+        // Rows lie at the same places in both.
+        let mut other = database.session();
+        other.run("BEGIN; UPDATE media SET thumbnail_url = '/mine' WHERE id = 'v007'");
+        let run =
+            media_assets_tests::runs::Background::start(&database, None, "SET media_assets.lock_timeout = 0", EXECUTE);
+        session.wait_until(&format!(
+            "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {}",
+            run.process_id
+        ));
+        other.run("COMMIT");
+        run.finish();
+        assert_eq!(
+            session.rows("SELECT thumbnail_url, count(*) FROM media GROUP BY 1 ORDER BY 1"),
+            [["/mine", "54"], ["/s", "7"]].map(|row| row.map(|text| Some(text.to_owned())))
+        );
+        let run_id = last_run(&mut session);
+        undo(&mut session, run_id).expect(&[("conflicts", 0), ("errors", 0)]);
+        session.run("UPDATE media SET thumbnail_url = NULL WHERE id = 'v007'");
+        assert_eq!(contents(&mut session, &TABLES), before);
     });
 }
 

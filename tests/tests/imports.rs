@@ -241,6 +241,41 @@ fn wrong_arguments_and_missing_tables() {
     });
 }
 
+#[test]
+fn a_value_without_a_form_in_json_costs_itself_only() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        session.run("SELECT * FROM create_scene_tables()");
+        // NaN, an infinity and an integer of two bytes inside a struct; NaN as a column.
+        let row = session.rows(
+            r#"SELECT i.imported, i.failed, (SELECT string_agg(p ->> 'message', ', ') FROM jsonb_array_elements(i.problems) p)
+               FROM import_convex_documents('scenes', ARRAY['{"_id": "s", "index": {"$float": "AAAAAAAA+H8="},
+                   "videoAsset": {"s3Key": "k", "size": {"$float": "AAAAAAAA+H8="}, "more": [{"$float": "AAAAAAAA8P8="}, {"$integer": "BQA="}]}}'],
+                   execute => true) i"#,
+        );
+        assert_eq!(row[0][..2], [Some("1".to_owned()), Some("0".to_owned())], "{row:?}");
+        let said = row[0][2].clone().unwrap_or_default();
+        assert_eq!(
+            said.matches("videoAsset holds a value that is not a finite number")
+                .count(),
+            2,
+            "{said}"
+        );
+        assert!(
+            said.contains("videoAsset holds a value that does not have eight bytes"),
+            "{said}"
+        );
+        assert_eq!(
+            session.rows("SELECT index::text, video_asset::text FROM scenes"),
+            [[
+                None,
+                Some(r#"{"more": [null, null], "size": null, "s3Key": "k"}"#.to_owned())
+            ]]
+        );
+    });
+}
+
 fn script(
     database: &media_assets_tests::Database,
     name: &str,
@@ -357,5 +392,69 @@ fn a_convex_snapshot_is_loaded_from_its_zip_or_one_table() {
         script(&database, "import_convex", &[("file", CONVEX), ("table", "pg_authid")]).with(3);
         script(&database, "import_convex", &[("file", "documents.jsonl")]).with(3);
         script(&database, "import_convex", &[("file", "no/such.zip")]).with(3);
+    });
+}
+
+/// Lines that are no text, or that \copy would stumble over, and what psql takes for the end.
+const HOSTILE: [&[u8]; 8] = [
+    b"a\x01b",
+    b"\x02\x02",
+    b"\x03",
+    b"\"\xff\xfe\"",
+    b"{\"a\": \"\x00\"}",
+    b"\\.",
+    b"one\rtwo",
+    b"\\N",
+];
+
+#[test]
+fn no_line_ends_a_load() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        session.run("SELECT * FROM create_media_tables(); SELECT * FROM create_scene_tables()");
+        let folder = std::env::temp_dir().join(media_assets_tests::unique("hostile"));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for (job, good) in [
+            (
+                "import_dynamodb",
+                r#"{"PK": {"S": "MEDIA#@"}, "SK": {"S": "METADATA"}, "type": {"S": "vidéo \\ \u65e5"}}"#,
+            ),
+            ("import_convex", r#"{"_id": "@", "status": "vidéo \\ \u65e5"}"#),
+        ] {
+            let mut bytes = good.replace('@', "first").into_bytes();
+            for line in HOSTILE {
+                bytes.push(b'\n');
+                bytes.extend(line);
+            }
+            // The last lines end as on Windows, and the very last does not end.
+            bytes.extend(format!("\n{}\r\n{}", good.replace('@', "second"), good.replace('@', "third")).bytes());
+            let file = folder.join(format!("{job}.jsonl"));
+            std::fs::write(&file, bytes).expect("a file");
+            let said = script(
+                &database,
+                job,
+                &[
+                    ("file", &file.display().to_string()),
+                    ("table", "scenes"),
+                    ("execute", "true"),
+                ],
+            )
+            .with(0);
+            assert!(said.contains("Problems, the first 20 of 8"), "{job}: {said}");
+            for line in 2..10 {
+                assert!(
+                    said.contains(&format!("|    {line} |")),
+                    "{job}: line {line} is not named: {said}"
+                );
+            }
+        }
+        for (table, column) in [("media", "type"), ("scenes", "status")] {
+            assert_eq!(
+                session.rows(&format!("SELECT id, {column} FROM {table} ORDER BY id")),
+                ["first", "second", "third"].map(|id| vec![Some(id.to_owned()), Some("vidéo \\ 日".to_owned())])
+            );
+        }
+        std::fs::remove_dir_all(folder).expect("its own folder");
     });
 }

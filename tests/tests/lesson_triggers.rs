@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use media_assets_tests::application::{assert_consistent, attached, contents, ATTACH};
-use media_assets_tests::{each_server, words, Application, Database, Server, Session};
+use media_assets_tests::{each_server, words, Application, Session};
 
 fn usages(session: &mut Session) -> Vec<String> {
     let rows = session.rows(

@@ -84,6 +84,33 @@ fn dry_run_works_on_a_hot_standby_and_execute_says_that_it_cannot() {
         assert!(said.contains("lessons_scanned=300"), "{said}");
         reader.fails("25006", EXECUTE);
         assert_eq!(session.number("SELECT count(*) FROM backfill_runs"), 0);
+        for (options, word) in [("{}", "keyed=21"), (r#"{"refresh": true}"#, "keyed=21")] {
+            reader.run(&format!("CALL run_backfill('asset_keys', options => '{options}')"));
+            let said = infos(&mut reader).pop().expect("an INFO row");
+            assert!(said.contains(word), "{said}");
+        }
+        reader.fails("25006", "CALL run_backfill('asset_keys', execute => true)");
+        // An undo's dry run reads the ledger and the tables, and no more.
+        let run_id: i64 = session.text(&run_lessons(100, "{}")).parse().expect("an id");
+        reader.wait_until(&format!(
+            "SELECT count(*) = 1 FROM backfill_runs WHERE run_id = {run_id} AND state = 'finished'"
+        ));
+        let undo = format!("CALL run_backfill('undo', options => '{{\"run_id\": {run_id}}}')");
+        reader.run(&undo);
+        let said = infos(&mut reader).pop().expect("an INFO row");
+        assert!(
+            said.contains("undo dry run:") && said.contains(" conflicts=0 "),
+            "{said}"
+        );
+        reader.fails("25006", &undo.replace("options", "execute => true, options"));
+        for call in [
+            resume(run_id),
+            format!("SELECT pause_backfill({run_id})"),
+            format!("SELECT retry_quarantined({run_id})"),
+        ] {
+            assert!(reader.try_rows(&call).is_err(), "{call} on a standby");
+        }
+        reader.run(&format!("SELECT backfill_report({run_id})"));
     });
 }
 

@@ -2,8 +2,9 @@
 
 use media_assets_tests::json::vectors;
 use media_assets_tests::runs::{conflicts, last_run, undo, Background};
+use media_assets_tests::samples::with_scenes;
 use media_assets_tests::scenarios::{check, compare_counters, compare_rows, contents, insert, reject, rows, same};
-use media_assets_tests::{each_server, literal_or_null, words, Database, Server, Session};
+use media_assets_tests::{each_server, literal_or_null, words, Session};
 use serde_json::{Map, Value};
 
 const DRY: &str = "SELECT * FROM backfill_s3_assets()";
@@ -105,21 +106,6 @@ fn s3_scenarios() {
             check(&mut session, &cases, |session, vector| scenario(session, vector, batch));
         }
     });
-}
-
-/// Sessions `a01` … with ten scenes each, as they were before there were assets.
-fn with_scenes(server: &Server, sessions: u32) -> (Database, Session) {
-    let database = server.database();
-    let mut session = database.session();
-    session.run(&format!(
-        "SELECT * FROM create_scene_tables();
-         INSERT INTO video_sessions (id, project_id, status) SELECT 'a' || lpad(n::text, 2, '0'), 'p', 'ready' FROM generate_series(1, {sessions}) n;
-         INSERT INTO scenes (id, session_id, project_id, index, status, s3_chunk_key, s3_source_key, s3_chunk_url, updated_at)
-         SELECT v.id || '-' || i, v.id, 'p', i, 'ready', v.id || '/' || i || '.mp4', v.id || '/' || i || '.py',
-                'https://b.s3.amazonaws.com/' || v.id || '/' || i || '.mp4?X-Amz-Signature=x', '2025-01-01'
-         FROM video_sessions v, generate_series(0, 9) i"
-    ));
-    (database, session)
 }
 
 #[test]
@@ -379,5 +365,59 @@ fn wrong_arguments_and_missing_rights_are_said_at_once() {
         session.run("ALTER TABLE scenes ALTER video_asset TYPE json");
         let said = words(&session.fails_with_hint("42804", DRY));
         assert!(said.contains("video_asset is json, not jsonb"), "{said}");
+    });
+}
+
+#[test]
+fn a_url_of_a_bucket_alone_names_no_object() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        session.run(
+            "SELECT * FROM create_scene_tables();
+             INSERT INTO scenes (id, s3_chunk_url) VALUES ('a', 'https://b.s3.amazonaws.com/'), ('b', 's3://b'), ('c', 's3://b/k.mp4')",
+        );
+        session
+            .counters(EXECUTE)
+            .expect(&[("scenes_migrated", 3), ("references_created", 1), ("errors", 0)]);
+        assert_eq!(
+            session.rows("SELECT severity, finding, entity_id FROM verify_s3_assets() ORDER BY 3"),
+            [["warning", "no_key_in_url", "a"], ["warning", "no_key_in_url", "b"]]
+                .map(|row| row.map(|text| Some(text.to_owned())))
+        );
+    });
+}
+
+#[test]
+fn undo_foresees_references_that_refer_to_each_other() {
+    each_server(|server| {
+        let (_database, mut session) = with_scenes(server, 15);
+        session.run("ALTER TABLE asset_references ADD after_this uuid REFERENCES asset_references");
+        let before = contents(&mut session, &TABLES);
+        // Each refers to the one before it, from the first to the last of three slices.
+        let run_and_link = |session: &mut Session| {
+            let run_id = session.counters(EXECUTE).get("run_id");
+            session.run(
+                "UPDATE asset_references r SET after_this = p.before
+                 FROM (SELECT id, lag(id) OVER (ORDER BY ctid) AS before FROM asset_references) p WHERE p.id = r.id",
+            );
+            run_id
+        };
+        let run_id = run_and_link(&mut session);
+        undo(&mut session, run_id).expect(&[("rows_removed", 300), ("conflicts", 0), ("errors", 0)]);
+        assert_eq!(contents(&mut session, &TABLES), before);
+        let run_id = run_and_link(&mut session);
+        // One that somebody changed stays, and with it all before it.
+        session.run(
+            "UPDATE asset_references SET size = 5 WHERE id = (SELECT id FROM asset_references ORDER BY id LIMIT 1 OFFSET 149)",
+        );
+        let kept = session.number(
+            "WITH RECURSIVE kept AS (SELECT id, after_this FROM asset_references WHERE size = 5
+                                     UNION ALL SELECT r.id, r.after_this FROM kept k JOIN asset_references r ON r.id = k.after_this)
+             SELECT count(*) FROM kept",
+        );
+        assert!(kept > 1, "{kept}");
+        undo(&mut session, run_id).expect(&[("rows_removed", 300 - kept), ("conflicts", kept), ("errors", 0)]);
+        assert_eq!(session.number("SELECT count(*) FROM asset_references"), kept);
     });
 }

@@ -1,16 +1,22 @@
-//! One request and what came of it; trying again where that may help.
+//! One request and what came of it.
 
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+use ureq::http::HeaderMap;
+use ureq::tls::TlsConfig;
 use ureq::Agent;
 
-use crate::failure::{Cause, Failure};
+use super::roots::roots;
+use super::tries::LONGEST_WAIT;
+use crate::failure::{with_causes, Cause, Failure};
 
 /// Answers above this are refused: 64 MiB.
 const LONGEST_ANSWER: u64 = 64 * 1024 * 1024;
-/// Nobody waits longer for one server.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// A server that asks for a longer rest is taken to ask for this one: a day.
+const LONGEST_REST: Duration = Duration::from_secs(24 * 3600);
 
 /// A server, by its base address.
 pub struct Server {
@@ -25,6 +31,12 @@ pub struct Server {
 pub enum Trouble {
     /// 401 or 403: no request of ours will be answered.
     Refused(u16),
+    /// Nobody is there, or nobody that we trust: no request of ours gets through.
+    Unreachable {
+        what: String,
+        /// Its certificate is not one that we take.
+        untrusted: bool,
+    },
     /// It may go well next time.
     Passing {
         /// `None` when there was no answer at all.
@@ -34,6 +46,8 @@ pub enum Trouble {
     },
     /// It will not.
     Lasting { status: u16, what: String },
+    /// It was not made: the call has ended meanwhile.
+    Stopped,
 }
 
 impl Trouble {
@@ -49,7 +63,24 @@ impl Trouble {
             | Trouble::Lasting { status, what } => {
                 format!("HTTP {status}: {what}")
             }
-            Trouble::Passing { what, .. } => what.clone(),
+            Trouble::Passing { what, .. } | Trouble::Unreachable { what, .. } => what.clone(),
+            Trouble::Stopped => "the call has ended".to_owned(),
+        }
+    }
+
+    /// Whether another try may go well.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Trouble::Passing { .. } | Trouble::Unreachable { untrusted: false, .. }
+        )
+    }
+
+    /// How long the server asks us to stay away.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Trouble::Passing { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
@@ -64,8 +95,17 @@ impl Trouble {
 }
 
 impl Server {
-    /// `variable` is where `base` came from.
-    pub fn new(variable: &str, base: &str, token: Option<String>, timeout: Duration) -> Result<Self, Failure> {
+    /// `variable` is where `base` came from; `ca_file` a PEM file of the authorities to trust, in the place of the system's.
+    ///
+    /// # Errors
+    /// Validation, for an address, a key or a file that cannot be used.
+    pub fn new(
+        variable: &str,
+        base: &str,
+        token: Option<String>,
+        timeout: Duration,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, Failure> {
         let refused = |what: &str| {
             Failure::new(Cause::Validation, format!("{variable} {what}")).hint(format!(
                 "export {variable}=https://example.org, with a path where the server has one"
@@ -92,7 +132,14 @@ impl Server {
                 "the key is not made of letters, digits and signs",
             ));
         }
+        let tls = TlsConfig::builder();
+        let tls = if base.starts_with("https://") || ca_file.is_some() {
+            tls.root_certs(roots(ca_file)?)
+        } else {
+            tls
+        };
         let agent = Agent::config_builder()
+            .tls_config(tls.build())
             .timeout_global(Some(timeout))
             .http_status_as_error(false)
             // A token is not carried to wherever a server points.
@@ -140,18 +187,10 @@ impl Server {
     }
 
     fn answer(&self, result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, Trouble> {
-        let no_answer = |error: ureq::Error| Trouble::Passing {
-            status: None,
-            what: self.without_token(&error.to_string()),
-            retry_after: None,
-        };
+        let no_answer = |error: ureq::Error| self.no_answer(&error);
         let mut response = result.map_err(no_answer)?;
         let status = response.status().as_u16();
-        let retry_after = response
-            .headers()
-            .get("retry-after")
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs);
+        let retry_after = retry_after(response.headers());
         if matches!(status, 401 | 403) {
             return Err(Trouble::Refused(status));
         }
@@ -182,6 +221,31 @@ impl Server {
         }
     }
 
+    fn no_answer(&self, error: &ureq::Error) -> Trouble {
+        let what = self.without_token(&with_causes(error));
+        let (unreachable, untrusted) = match error {
+            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => (true, true),
+            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => (true, false),
+            ureq::Error::Io(error) => match error.kind() {
+                // So it comes from the handshake.
+                ErrorKind::InvalidData => (true, true),
+                ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+                    (true, false)
+                }
+                _ => (false, false),
+            },
+            _ => (false, false),
+        };
+        if unreachable {
+            return Trouble::Unreachable { what, untrusted };
+        }
+        Trouble::Passing {
+            status: None,
+            what,
+            retry_after: None,
+        }
+    }
+
     /// A server may send back what it was sent.
     fn without_token(&self, text: &str) -> String {
         match &self.token {
@@ -191,42 +255,36 @@ impl Server {
     }
 }
 
-/// How long to rest before try number `tried + 1`.
-pub fn rest(trouble: &Trouble, backoff: Duration, tried: u32) -> Duration {
-    let own = backoff.saturating_mul(1 << (tried.saturating_sub(1)).min(16));
-    match trouble {
-        Trouble::Passing {
-            retry_after: Some(asked),
-            ..
-        } => *asked,
-        _ => own,
-    }
-    .min(LONGEST_WAIT)
-}
-
-/// Calls `request` until it goes well, cannot go well, or was tried `tries` times.
-pub fn with_tries<T>(tries: u32, backoff: Duration, request: impl Fn() -> Result<T, Trouble>) -> Result<T, Trouble> {
-    let mut tried = 0;
-    loop {
-        tried += 1;
-        match request() {
-            Err(trouble @ Trouble::Passing { .. }) if tried < tries => {
-                std::thread::sleep(rest(&trouble, backoff, tried))
-            }
-            result => return result,
-        }
-    }
+/// Retry-After: seconds, or a date, which is counted from the server's own where it says it. "At once" leaves it to us.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim().to_owned());
+    let value = text("retry-after")?;
+    let asked = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        value.parse().map_or(LONGEST_REST, Duration::from_secs)
+    } else {
+        let then = httpdate::parse_http_date(&value).ok()?;
+        let now = text("date").and_then(|date| httpdate::parse_http_date(&date).ok());
+        then.duration_since(now.unwrap_or_else(SystemTime::now))
+            .unwrap_or_default()
+    };
+    Some(asked.min(LONGEST_REST)).filter(|asked| !asked.is_zero())
 }
 
 /// The failure that ends a call because of a server.
 pub fn fatal(server: &Server, trouble: &Trouble, variables: &str) -> Failure {
     let message = format!("{}: {}", server.base(), trouble.text());
+    let failure = |cause| Failure::new(cause, message);
     match trouble {
-        Trouble::Refused(_) => {
-            Failure::new(Cause::Validation, message).hint(format!("Look at {variables}. Nothing was lost."))
+        Trouble::Refused(_) => failure(Cause::Validation).hint(format!("Look at {variables}. Nothing was lost.")),
+        Trouble::Unreachable { untrusted: true, .. } => failure(Cause::SourceUnreachable)
+            .hint("--ca-file (MEDIA_ASSETS_CA_FILE) names a PEM file with the certificate of the authority to trust."),
+        _ => {
+            let when = match trouble.retry_after().filter(|asked| *asked > LONGEST_WAIT) {
+                Some(asked) => format!("Call again in {} seconds, as the server asks", asked.as_secs()),
+                None => format!("Look at {variables}, and call again"),
+            };
+            failure(Cause::SourceUnreachable).hint(format!("{when}: nothing was lost."))
         }
-        _ => Failure::new(Cause::SourceUnreachable, message)
-            .hint(format!("Look at {variables}, and call again: nothing was lost.")),
     }
 }
 
@@ -234,24 +292,37 @@ pub fn fatal(server: &Server, trouble: &Trouble, variables: &str) -> Failure {
 mod tests {
     use super::*;
 
-    fn passing(retry_after: Option<u64>) -> Trouble {
-        Trouble::Passing {
-            status: Some(429),
-            what: String::new(),
-            retry_after: retry_after.map(Duration::from_secs),
-        }
-    }
-
     #[test]
-    fn rests_double_and_the_server_knows_better() {
-        let second = Duration::from_secs(1);
-        let rests: Vec<u64> = (1..5)
-            .map(|tried| rest(&passing(None), second, tried).as_secs())
-            .collect();
-        assert_eq!(rests, [1, 2, 4, 8]);
-        assert_eq!(rest(&passing(Some(7)), second, 3).as_secs(), 7);
-        assert_eq!(rest(&passing(Some(u64::MAX)), second, 3), LONGEST_WAIT);
-        assert_eq!(rest(&passing(None), second, 1000), LONGEST_WAIT);
+    fn retry_after_is_seconds_or_a_date() {
+        let asked = |value: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("retry-after", value.parse().expect("a header"));
+            if let Some(date) = date {
+                headers.insert("date", date.parse().expect("a header"));
+            }
+            retry_after(&headers).map(|asked| asked.as_secs())
+        };
+        let now = Some("Wed, 21 Oct 2015 07:28:00 GMT");
+        for (value, expected) in [
+            ("7", Some(7)),
+            (" 0 ", None),
+            ("Wed, 21 Oct 2015 07:30:00 GMT", Some(120)),
+            ("Wednesday, 21-Oct-15 07:28:05 GMT", Some(5)),
+            ("Wed Oct 21 07:29:00 2015", Some(60)),
+            // it has passed
+            ("Wed, 21 Oct 2015 07:00:00 GMT", None),
+            ("99999999999999999999999", Some(86_400)),
+            ("soon", None),
+            ("-5", None),
+            ("1.5", None),
+            ("", None),
+        ] {
+            assert_eq!(asked(value, now), expected, "{value}");
+        }
+        assert_eq!(asked("Wed, 21 Oct 2015 07:30:00 GMT", None), None);
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        assert!(asked(&soon, None).is_some_and(|asked| (58..=60).contains(&asked)));
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 
     #[test]
@@ -264,9 +335,12 @@ mod tests {
             "http://h?x=1",
             "http://h/a b",
         ] {
-            assert!(Server::new("X", base, None, Duration::from_secs(1)).is_err(), "{base}");
+            assert!(
+                Server::new("X", base, None, Duration::from_secs(1), None).is_err(),
+                "{base}"
+            );
         }
-        let server = Server::new("X", "http://h:1/path//", None, Duration::from_secs(1)).expect("an address");
+        let server = Server::new("X", "http://h:1/path//", None, Duration::from_secs(1), None).expect("an address");
         assert_eq!(server.base(), "http://h:1/path");
     }
 }

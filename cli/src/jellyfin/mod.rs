@@ -8,7 +8,10 @@ mod fetch;
 mod http;
 mod progress;
 mod publish;
+mod roots;
+mod tries;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -50,6 +53,9 @@ pub struct Common {
     /// Rest before the second try, doubled before each further one; Retry-After wins
     #[arg(long, default_value = "1s", value_parser = duration)]
     backoff: Duration,
+    /// PEM file of the authorities to trust over https, in the place of the system's
+    #[arg(long, env = "MEDIA_ASSETS_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Show what would be done, send nothing and write nothing
     #[arg(long)]
     dry_run: bool,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Ledger;
+use super::{lock_run, Ledger};
 use crate::postgres::arrays;
 use crate::postgres::spi::{Connection, Mode, Parameter};
 use crate::settings;
@@ -25,10 +25,25 @@ pub struct DecisionLog {
     run_id: Option<i64>,
     /// Rows that the log may still take.
     left: i64,
+    /// So many of them are taken before it is counted anew what other sessions of the run have put in.
+    unasked: i64,
 }
+
+/// Of what is left, each session takes so small a part without asking that this many of them keep the limit.
+const SESSIONS: i64 = 8;
 
 impl DecisionLog {
     pub fn of_run(connection: &Connection, ledger: &Ledger, run_id: i64) -> Self {
+        let mut log = DecisionLog {
+            run_id: Some(run_id),
+            left: 0,
+            unasked: 0,
+        };
+        log.ask(connection, ledger, run_id);
+        log
+    }
+
+    fn ask(&mut self, connection: &Connection, ledger: &Ledger, run_id: i64) {
         let limit = settings::log_decisions_limit();
         let rows = ledger.run(
             connection,
@@ -36,10 +51,8 @@ impl DecisionLog {
             "SELECT pg_catalog.count(*) FROM (SELECT FROM ~backfill_decisions WHERE run_id = $1 LIMIT $2) d",
             &[run_id.into(), limit.into()],
         );
-        DecisionLog {
-            run_id: Some(run_id),
-            left: limit - rows.get(0, 0).unwrap_or(0),
-        }
+        self.left = limit - rows.get(0, 0).unwrap_or(0);
+        self.unasked = self.left / SESSIONS;
     }
 
     /// The log of the triggers. It keeps the newest: [`DecisionLog::trim`] takes the oldest away.
@@ -47,6 +60,7 @@ impl DecisionLog {
         DecisionLog {
             run_id: None,
             left: i64::MAX,
+            unasked: i64::MAX,
         }
     }
 
@@ -57,12 +71,18 @@ impl DecisionLog {
 
     /// Writes decisions, as many as the limit leaves room for.
     pub fn write(&mut self, connection: &Connection, ledger: &Ledger, decisions: &[Decision]) {
+        let wanted = decisions.len() as i64;
+        if let Some(run_id) = self.run_id.filter(|_| wanted > self.unasked && self.left > 0) {
+            lock_run(connection, ledger, run_id);
+            self.ask(connection, ledger, run_id);
+        }
         let room = usize::try_from(self.left).unwrap_or(0);
         let decisions = &decisions[..decisions.len().min(room)];
         if decisions.is_empty() {
             return;
         }
         self.left -= decisions.len() as i64;
+        self.unasked = self.unasked.saturating_sub(decisions.len() as i64);
         let run_id = Parameter::int8(self.run_id);
         let parameters = [
             run_id,

@@ -15,6 +15,16 @@ use crate::postgres::settings_level::SettingsLevel;
 use crate::postgres::spi::{Connection, Mode, Parameter, Rows, Statement};
 use crate::postgres::user::as_role;
 
+/// Counts of a run that is shared are exact from here to the end of the transaction: sessions that come this far wait for
+/// each other.
+fn lock_run(connection: &Connection, ledger: &Ledger, run_id: i64) {
+    ledger.write(
+        connection,
+        "SELECT FROM ~backfill_runs WHERE run_id = $1 FOR NO KEY UPDATE",
+        &[run_id.into()],
+    );
+}
+
 /// The extension as this database has it, and the statements that a connection has prepared on its tables.
 pub struct Ledger {
     owner: pg_sys::Oid,

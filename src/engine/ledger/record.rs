@@ -1,10 +1,10 @@
 //! A run's own rows: its start, what its batches did, its end.
 
 use super::decisions::DecisionLog;
-use super::Ledger;
+use super::{lock_run, Ledger};
 use crate::engine::journal::{Change, Changes, Ids, Journal, RowFailure};
 use crate::postgres::arrays;
-use crate::postgres::backends::application_name;
+use crate::postgres::backends::{application_name, Backend};
 use crate::postgres::memory::in_own_context;
 use crate::postgres::spi::{Connection, Mode, Parameter};
 use crate::postgres::user;
@@ -34,7 +34,8 @@ pub struct NewRun<'n> {
 }
 
 impl NewRun<'_> {
-    /// Writes the run's row and its first range, which is all organizations. Gives the run's id.
+    /// Writes the run's row and its first range, which is all organizations, and this session's where it will commit: others
+    /// see a run that lives. Gives the run's id.
     pub fn start(&self, connection: &Connection, ledger: &Ledger) -> i64 {
         fn names<'l>(list: &'l [(&'static str, String)]) -> impl Iterator<Item = Option<&'l str>> + 'l {
             list.iter().map(|(name, _)| Some(*name))
@@ -42,6 +43,7 @@ impl NewRun<'_> {
         fn values<'l>(list: &'l [(&'static str, String)]) -> impl Iterator<Item = Option<&'l str>> + 'l {
             list.iter().map(|(_, value)| Some(value.as_str()))
         }
+        let me = (self.mode == RunMode::Procedure).then(Backend::own);
         let mode = match self.mode {
             RunMode::Function => "function",
             RunMode::Procedure => "procedure",
@@ -53,8 +55,8 @@ impl NewRun<'_> {
                                              run_by, application_name)
                  VALUES ($1, $2, 'running', $3, jsonb_object($4, $5), jsonb_object($6, $7), $8, $9, $10, $11, $12::name, $13)
                  RETURNING run_id)
-             INSERT INTO ~backfill_ranges (run_id, range_number, first_bucket, last_bucket, counters, batch_size)
-             SELECT run_id, 0, 0, 65535, array_fill(0::bigint, ARRAY[$14]), $3 FROM run RETURNING run_id",
+             INSERT INTO ~backfill_ranges (run_id, range_number, first_bucket, last_bucket, counters, batch_size, pid, backend_start)
+             SELECT run_id, 0, 0, 65535, array_fill(0::bigint, ARRAY[$14]), $3, $15, $16 FROM run RETURNING run_id",
             &[
                 self.job.into(),
                 mode.into(),
@@ -70,6 +72,8 @@ impl NewRun<'_> {
                 user::current_name().as_str().into(),
                 application_name().as_str().into(),
                 (self.counter_names.len() as i32).into(),
+                Parameter::int4(me.map(|me| me.pid)),
+                Parameter::timestamp_or_null(me.map(|me| me.start)),
             ],
         );
         rows.get(0, 0).unwrap_or_default()
@@ -232,6 +236,12 @@ impl<'l> Recorder<'l> {
             ],
         );
     }
+}
+
+/// [`quarantined`], with what other sessions have not committed yet.
+pub fn quarantined_by_now(connection: &Connection, ledger: &Ledger, run_id: i64) -> i64 {
+    lock_run(connection, ledger, run_id);
+    quarantined(connection, ledger, run_id)
 }
 
 /// How many items of the run are quarantined.

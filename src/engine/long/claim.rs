@@ -97,7 +97,45 @@ pub fn take(connection: &Connection, ledger: &Ledger, run_id: i64, me: Backend) 
     Claim::Nothing { behind }
 }
 
-/// Gives up what this session claimed.
+/// Claims the run's first range, which is done, so that a session that tries quarantined rows again is seen to work. Where
+/// another one that lives has it, nothing is to be done.
+pub fn take_done(connection: &Connection, ledger: &Ledger, run_id: i64, me: Backend) {
+    let rows = ledger.run(
+        connection,
+        Mode::Write,
+        "SELECT pid, backend_start FROM ~backfill_ranges WHERE run_id = $1 AND range_number = 0",
+        &[run_id.into()],
+    );
+    if rows.is_empty() {
+        return;
+    }
+    let owner = rows
+        .get(0, 0)
+        .zip(rows.get(0, 1))
+        .map(|(pid, start)| Backend { pid, start });
+    drop(rows);
+    if owner.is_some_and(Backend::is_alive) {
+        return;
+    }
+    ledger.write(
+        connection,
+        "WITH free AS (
+             SELECT run_id, range_number FROM ~backfill_ranges
+             WHERE run_id = $1 AND range_number = 0 AND done AND pid IS NOT DISTINCT FROM $2 AND backend_start IS NOT DISTINCT FROM $3
+             FOR UPDATE SKIP LOCKED)
+         UPDATE ~backfill_ranges g SET pid = $4, backend_start = $5
+         FROM free f WHERE g.run_id = f.run_id AND g.range_number = f.range_number",
+        &[
+            run_id.into(),
+            Parameter::int4(owner.map(|owner| owner.pid)),
+            Parameter::timestamp_or_null(owner.map(|owner| owner.start)),
+            me.pid.into(),
+            Parameter::timestamp(me.start),
+        ],
+    );
+}
+
+/// Gives up what this session claimed. Ranges that are done are its own until then, so that it is seen to live.
 pub fn release(connection: &Connection, ledger: &Ledger, run_id: i64, me: Backend) {
     ledger.write(
         connection,
@@ -107,14 +145,25 @@ pub fn release(connection: &Connection, ledger: &Ledger, run_id: i64, me: Backen
     );
 }
 
+/// Nobody works any more on a run that is at its end, whoever still looks whether there is something to do.
+pub fn release_all(connection: &Connection, ledger: &Ledger, run_id: i64) {
+    ledger.write(
+        connection,
+        "WITH claimed AS (
+             SELECT run_id, range_number FROM ~backfill_ranges WHERE run_id = $1 AND pid IS NOT NULL FOR UPDATE SKIP LOCKED)
+         UPDATE ~backfill_ranges g SET pid = NULL, backend_start = NULL
+         FROM claimed c WHERE g.run_id = c.run_id AND g.range_number = c.range_number",
+        &[run_id.into()],
+    );
+}
+
 impl Range {
     /// Writes where the range has come to. Gives `false` when the claim is no longer this session's.
     pub fn save(&self, connection: &Connection, ledger: &Ledger, run_id: i64, me: Backend) -> bool {
         let rows = ledger.write(
             connection,
             "UPDATE ~backfill_ranges SET phase = $5, cursor = $6, done = $7, counters = $8, rows_done = $9, batches = $10,
-                    batch_size = $11, throttle_reason = NULL, throttle_value = NULL, updated_at = clock_timestamp(),
-                    pid = CASE WHEN $7 THEN NULL ELSE pid END, backend_start = CASE WHEN $7 THEN NULL ELSE backend_start END
+                    batch_size = $11, throttle_reason = NULL, throttle_value = NULL, updated_at = clock_timestamp()
              WHERE run_id = $1 AND range_number = $2 AND pid = $3 AND backend_start = $4",
             &[
                 run_id.into(),
@@ -134,10 +183,15 @@ impl Range {
     }
 
     /// Keeps the first half of what is left of this range and puts the other half beside it, for somebody else to take.
-    /// Gives what it keeps; `None` when it cannot be halved. A range is numbered by its first bucket, so that two sessions
-    /// that halve theirs at once do not meet.
-    pub fn split(&self, connection: &Connection, ledger: &Ledger, run_id: i64) -> Option<Self> {
-        let (kept, given) = self.buckets.halves()?;
+    /// Gives what it keeps. A range is numbered by its first bucket, so that two sessions that halve theirs at once do not
+    /// meet.
+    pub fn split(
+        &self,
+        connection: &Connection,
+        ledger: &Ledger,
+        run_id: i64,
+        (kept, given): (Buckets, Buckets),
+    ) -> Self {
         ledger.write(
             connection,
             "WITH half AS (
@@ -156,9 +210,9 @@ impl Range {
                 self.batch_size.into(),
             ],
         );
-        Some(Range {
+        Range {
             buckets: kept,
             ..self.clone()
-        })
+        }
     }
 }

@@ -67,6 +67,30 @@ pub fn obey(connection: &Connection, ledger: &Ledger, run_id: i64) {
     }
 }
 
+/// Whether somebody asks for a part of the run by now.
+pub fn is_asked_to_share(connection: &Connection, ledger: &Ledger, run_id: i64) -> bool {
+    let rows = ledger.run(
+        connection,
+        Mode::Write,
+        "SELECT FROM ~backfill_requests WHERE run_id = $1 AND handled_at IS NULL AND request = 'join' LIMIT 1",
+        &[run_id.into()],
+    );
+    !rows.is_empty()
+}
+
+/// Rows that are done in all ranges but one.
+pub fn rows_done_by_others(connection: &Connection, ledger: &Ledger, run_id: i64, range: i32) -> i64 {
+    ledger
+        .run(
+            connection,
+            Mode::Write,
+            "SELECT coalesce(sum(rows_done), 0)::bigint FROM ~backfill_ranges WHERE run_id = $1 AND range_number <> $2",
+            &[run_id.into(), range.into()],
+        )
+        .get(0, 0)
+        .unwrap_or(0)
+}
+
 /// Takes the open request for a part of the run, unless another session has just done so.
 pub fn take_share_request(connection: &Connection, ledger: &Ledger, run_id: i64) -> bool {
     let rows = ledger.write(

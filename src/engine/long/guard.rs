@@ -9,6 +9,9 @@ use crate::postgres::subtransaction::{attempt, catching, Failure};
 use crate::postgres::transaction::{commit, with_snapshot};
 use crate::postgres::user;
 
+/// Characters of an error's message that the server's log gets; the run's row has all of it.
+const MOST_LOGGED: usize = 500;
+
 impl Worker<'_> {
     /// Runs `work` in a subtransaction of its own; an error gives up the claim, says in the run's row what stopped it,
     /// and is raised.
@@ -61,12 +64,12 @@ impl Worker<'_> {
             commit(self.connection);
         }
         crate::postgres::message::log!(
-            "media_assets run={} job={} event=stopped role={} sqlstate={} message={:?}",
+            "media_assets run={} job={} event=stopped role={:?} sqlstate={} message={:?}",
             self.run.run_id,
             self.run.job,
             user::current_name(),
             sqlstate,
-            message
+            message.chars().take(MOST_LOGGED).collect::<String>()
         );
     }
 

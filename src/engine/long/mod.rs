@@ -15,7 +15,7 @@ mod worker;
 
 use crate::error::Result;
 use crate::postgres::spi::Connection;
-pub use phase::{Phase, PhaseOf};
+pub use phase::{phase_of, Phase, PhaseOf};
 pub use worker::work;
 
 /// The organizations of a range: those for whose id's text the first two bytes of the SHA-256 are within it.
@@ -42,25 +42,38 @@ impl Buckets {
         if self == Self::NONE {
             return Some("false".to_owned());
         }
-        (!self.are_all()).then(|| {
-            format!(
-                "(SELECT pg_catalog.get_byte(h.hash, 0) * 256 + pg_catalog.get_byte(h.hash, 1)
-                  FROM (SELECT pg_catalog.sha256(pg_catalog.convert_to(COALESCE({organization}::pg_catalog.text, ''), 'UTF8')) AS hash) h)
-                 BETWEEN {} AND {}",
-                self.first, self.last
-            )
-        })
+        (!self.are_all()).then(|| format!("{} BETWEEN {} AND {}", Self::of(organization), self.first, self.last))
     }
 
-    /// The two halves, where there are two.
-    fn halves(self) -> Option<(Self, Self)> {
-        let middle = self.first + (self.last - self.first) / 2;
-        (self.first < self.last).then_some((
-            Buckets { last: middle, ..self },
+    /// An SQL expression: the bucket of `organization`, another one.
+    pub fn of(organization: &str) -> String {
+        format!(
+            "(SELECT pg_catalog.get_byte(h.hash, 0) * 256 + pg_catalog.get_byte(h.hash, 1)
+              FROM (SELECT pg_catalog.sha256(pg_catalog.convert_to(COALESCE({organization}::pg_catalog.text, ''), 'UTF8')) AS hash) h)"
+        )
+    }
+
+    /// The two halves, where there are two: of the buckets that are in use, sorted, as many on either side, or of all
+    /// where that is not known.
+    fn halves(self, in_use: Option<&[i32]>) -> Option<(Self, Self)> {
+        let second = match in_use {
+            None => self.first + (self.last - self.first) / 2 + 1,
+            Some(in_use) => {
+                let mine: Vec<i32> = in_use
+                    .iter()
+                    .copied()
+                    .filter(|bucket| (self.first..=self.last).contains(bucket))
+                    .collect();
+                // One organization alone is not shared.
+                *mine.get(mine.len().div_ceil(2))?
+            }
+        };
+        (self.first < second && second <= self.last).then_some((
             Buckets {
-                first: middle + 1,
+                last: second - 1,
                 ..self
             },
+            Buckets { first: second, ..self },
         ))
     }
 }
@@ -76,6 +89,10 @@ pub trait Program {
     /// # Errors
     /// 0A000 with the reason when they cannot.
     fn check_can_be_shared(&self) -> Result<()>;
+    /// As [`Job::FAILURES_FILL_LIMIT`](super::Job::FAILURES_FILL_LIMIT) of the job whose rows are counted.
+    fn failures_fill_limit(&self) -> bool {
+        true
+    }
     /// The phases of the run, in order.
     ///
     /// # Errors
@@ -83,6 +100,11 @@ pub trait Program {
     fn open(&self, connection: &Connection, buckets: Buckets) -> Result<Vec<Box<dyn Phase>>>;
     /// Stop after that many rows.
     fn max_rows(&self) -> Option<i64>;
+    /// The buckets of the organizations that there are, where that is cheap to know: a part that is given to another
+    /// session is then half of them, and not half of nothing.
+    fn buckets_in_use(&self, _: &Connection) -> Option<Vec<i32>> {
+        None
+    }
 }
 
 /// How a session left a run.

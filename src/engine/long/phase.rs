@@ -1,5 +1,6 @@
 //! A phase of a run, with its job's types hidden.
 
+use super::Buckets;
 use crate::engine::batch::{settle_page, Failures, Policy};
 use crate::engine::journal::Journal;
 use crate::engine::{engine_settings, Job, Tally};
@@ -30,6 +31,8 @@ pub trait Phase {
         failures: &mut Failures,
         journal: &mut Journal,
     ) -> Result<Option<Step>>;
+    /// Goes on with a part of its organizations, knowing what it has learned. Gives `false` where it has to be opened anew.
+    fn narrow(&mut self, connection: &Connection, buckets: Buckets) -> Result<bool>;
     /// Tries the rows with these ids again. Gives the counters and the ids that are still there.
     fn again(
         &mut self,
@@ -46,6 +49,15 @@ pub struct PhaseOf<J, B> {
     pub job: J,
     pub counts: bool,
     pub begin: B,
+}
+
+/// A phase whose rows count, and which needs nothing before its first batch.
+pub fn phase_of<J: Job + 'static>(job: J) -> Box<dyn Phase> {
+    Box::new(PhaseOf {
+        job,
+        counts: true,
+        begin: |_: &mut J, _: &Connection| Ok(()),
+    })
 }
 
 impl<J: Job, B: FnMut(&mut J, &Connection) -> Result<()>> Phase for PhaseOf<J, B> {
@@ -83,6 +95,10 @@ impl<J: Job, B: FnMut(&mut J, &Connection) -> Result<()>> Phase for PhaseOf<J, B
             cursor: J::cursor(&page),
             counters: counters.values(),
         }))
+    }
+
+    fn narrow(&mut self, connection: &Connection, buckets: Buckets) -> Result<bool> {
+        self.job.narrow(connection, buckets)
     }
 
     fn again(

@@ -1,9 +1,11 @@
 //! What anybody with the right to may ask of a run: rows in a table of their own, so that nobody waits for a worker.
 
+use std::collections::BTreeMap;
+
 use pgrx::datum::Interval;
 use pgrx::IntoDatum;
 
-use super::control::set_state;
+use super::control::{obey, set_state};
 use crate::engine::ledger::runs::Run;
 use crate::engine::ledger::Ledger;
 use crate::error::{wrong_state, Result};
@@ -134,7 +136,24 @@ pub fn set_pace(connection: &Connection, ledger: &Ledger, run: &Run, pace: &[(&s
     Ok(())
 }
 
-/// Lets a run that has stopped go on.
+/// Obeys a request to cancel the run that came when the last session could no longer do so. Says whether there was one:
+/// what somebody asked to be ended does not go on because somebody else resumes it.
+pub fn obey_cancel(connection: &Connection, ledger: &Ledger, run: &Run) -> bool {
+    let asked = ledger.run(
+        connection,
+        Mode::Write,
+        "SELECT FROM ~backfill_requests WHERE run_id = $1 AND handled_at IS NULL AND request = 'cancel' LIMIT 1",
+        &[run.run_id.into()],
+    );
+    if asked.is_empty() || matches!(run.state.as_str(), "finished" | "cancelled") {
+        return false;
+    }
+    drop(asked);
+    obey(connection, ledger, run.run_id);
+    true
+}
+
+/// Lets a run that has stopped go on. A request to pause it that is still open is older than that, and forgotten.
 ///
 /// # Errors
 /// 55000 when it is over and nothing of it is to be tried again.
@@ -167,20 +186,29 @@ pub fn reopen(connection: &Connection, ledger: &Ledger, run: &Run) -> Result<()>
             ),
         );
     }
-    ledger.write(
+    let reopened = ledger.write(
         connection,
         "WITH forgotten AS (
              UPDATE ~backfill_requests SET handled_at = clock_timestamp()
-             WHERE run_id = $1 AND handled_at IS NULL AND request <> 'pace')
+             WHERE run_id = $1 AND handled_at IS NULL AND request <> 'pace'),
+         alive AS (
+             UPDATE ~backfill_ranges SET updated_at = clock_timestamp() WHERE run_id = $1 AND range_number = 0)
          UPDATE ~backfill_runs SET state = 'running', finished_at = NULL, error = NULL, error_sqlstate = NULL
          WHERE run_id = $1 AND state <> 'cancelled'",
         &[run.run_id.into()],
     );
+    if reopened.is_empty() {
+        return refused(
+            "Somebody has cancelled or pruned it meanwhile.",
+            "SELECT run_id, state FROM backfill_progress;".to_owned(),
+        );
+    }
     Ok(())
 }
 
-/// What goes with runs.
-const OF_RUNS: [&str; 6] = [
+/// A run, and what goes with it.
+const OF_RUNS: [&str; 7] = [
+    "DELETE FROM ~backfill_runs WHERE run_id = ANY ($1)",
     "DELETE FROM ~backfill_ranges WHERE run_id = ANY ($1)",
     "DELETE FROM ~backfill_requests WHERE run_id = ANY ($1)",
     "DELETE FROM ~backfill_decisions WHERE run_id = ANY ($1)",
@@ -189,7 +217,8 @@ const OF_RUNS: [&str; 6] = [
     "DELETE FROM ~backfill_waits WHERE run_id = ANY ($1)",
 ];
 
-/// Deletes what the ledger has of runs that ended that long ago, of those that the caller may steer. Gives their number.
+/// Deletes what the ledger has of runs that nobody works on and whose last sign of life is that long ago, of those that the
+/// caller may steer: ended ones, and also paused, failed and interrupted ones, which then cannot go on. Gives their number.
 pub fn prune(connection: &Connection, ledger: &Ledger, older_than: Interval) -> i64 {
     let owns_all = user::is_member(ledger.owner());
     let rows = ledger.run(
@@ -203,18 +232,48 @@ pub fn prune(connection: &Connection, ledger: &Ledger, older_than: Interval) -> 
         .filter(|role| owns_all || user::is_member_of(role))
         .collect();
     drop(rows);
-    let deleted = ledger.write(
+    let older_than = Parameter::interval(older_than.into_datum());
+    // Locked, so that none is resumed from here on; one that is being resumed stays.
+    let locked = ledger.write(
         connection,
-        "DELETE FROM ~backfill_runs WHERE run_by::text = ANY ($1) AND state <> 'running'
-            AND coalesce(finished_at, started_at) < statement_timestamp() - $2 RETURNING run_id",
+        "SELECT run_id FROM ~backfill_runs
+         WHERE run_by::text = ANY ($1) AND (state <> 'running' OR mode = 'procedure')
+            AND coalesce(finished_at, started_at) < statement_timestamp() - $2
+         FOR UPDATE SKIP LOCKED",
         &[
             arrays::text(roles.iter().map(|role| Some(role.as_str()))).into(),
-            Parameter::interval(older_than.into_datum()),
+            older_than,
         ],
     );
-    let runs = arrays::int8((0..deleted.len()).map(|row| deleted.get(row, 0)));
+    let locked = arrays::int8((0..locked.len()).map(|row| locked.get(row, 0)));
+    // Seen now: a run that was resumed just before it was locked has a range that says so.
+    let idle = ledger.write(
+        connection,
+        "SELECT r.run_id, g.pid, g.backend_start FROM ~backfill_runs r LEFT JOIN ~backfill_ranges g USING (run_id)
+         WHERE r.run_id = ANY ($1) AND (r.state <> 'running' OR r.mode = 'procedure')
+            AND coalesce(r.finished_at, (SELECT max(l.updated_at) FROM ~backfill_ranges l WHERE l.run_id = r.run_id), r.started_at)
+                < statement_timestamp() - $2
+         ORDER BY r.run_id",
+        &[locked.into(), older_than],
+    );
+    let mut alive: BTreeMap<i64, bool> = BTreeMap::new();
+    for row in 0..idle.len() {
+        let Some(run_id) = idle.get(row, 0) else { continue };
+        let backend = idle
+            .get(row, 1)
+            .zip(idle.get(row, 2))
+            .map(|(pid, start)| Backend { pid, start });
+        *alive.entry(run_id).or_default() |= backend.is_some_and(Backend::is_alive);
+    }
+    drop(idle);
+    let dead: Vec<i64> = alive
+        .iter()
+        .filter(|(_, alive)| !**alive)
+        .map(|(run_id, _)| *run_id)
+        .collect();
+    let runs = arrays::int8(dead.iter().map(|run_id| Some(*run_id)));
     for of_runs in OF_RUNS {
         ledger.write(connection, of_runs, &[runs.into()]);
     }
-    deleted.len() as i64
+    dead.len() as i64
 }

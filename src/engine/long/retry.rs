@@ -1,8 +1,9 @@
 //! Quarantined rows that somebody asked to try again, when all ranges are done.
 
-use super::worker::{Worker, LOOK_EVERY};
-use super::Buckets;
+use super::worker::{Worker, LOOK_EVERY, MOST_TRIES};
+use super::{claim, control, Buckets};
 use crate::engine::batch::Policy;
+use crate::engine::rights;
 use crate::error::Result;
 use crate::postgres::arrays;
 use crate::postgres::spi::Mode;
@@ -17,44 +18,104 @@ struct Quarantined {
     counters: Vec<i64>,
 }
 
-/// Tries one batch of them. Says whether there were any, also such as another session is trying.
-pub fn all(worker: &mut Worker<'_>) -> Result<bool> {
-    let (any, tried) = worker.guarded(|worker| {
-        let rows = worker.ledger.write(
-            worker.connection,
-            "SELECT phase, item_key, counters FROM ~backfill_quarantine
-             WHERE run_id = $1 AND retry AND phase = (SELECT min(phase) FROM ~backfill_quarantine WHERE run_id = $1 AND retry)
-             ORDER BY item_key LIMIT $2 FOR UPDATE SKIP LOCKED",
-            &[worker.run.run_id.into(), AT_ONCE.into()],
-        );
-        let quarantined: Vec<Quarantined> = (0..rows.len())
-            .map(|row| Quarantined {
-                phase: rows.get(row, 0).unwrap_or(0),
-                id: rows.text(row, 1).unwrap_or_default(),
-                counters: rows.get(row, 2).unwrap_or_default(),
-            })
-            .collect();
-        drop(rows);
-        let Some(phase) = quarantined.first().map(|row| row.phase) else {
-            let rows = worker.ledger.run(
-                worker.connection,
-                Mode::Write,
-                "SELECT FROM ~backfill_quarantine WHERE run_id = $1 AND retry LIMIT 1",
-                &[worker.run.run_id.into()],
-            );
-            return Ok((!rows.is_empty(), false));
-        };
-        try_again(worker, phase, &quarantined)?;
-        Ok((true, true))
-    })?;
-    worker.commit()?;
-    if any && !tried {
-        worker.rest("phase", String::new(), LOOK_EVERY)?;
-    }
-    Ok(any)
+/// What became of an attempt at one batch of them.
+enum Tried {
+    Batch,
+    /// Nothing is left to try.
+    Nothing,
+    /// Another session tries what is left.
+    Others,
+    /// A plain function has the table.
+    OtherRun,
 }
 
-fn try_again(worker: &mut Worker<'_>, phase: i32, quarantined: &[Quarantined]) -> Result<()> {
+/// Tries one batch of them. Says whether there were any, also such as another session is trying.
+///
+/// # Errors
+/// What stops a run.
+pub fn all(worker: &mut Worker<'_>) -> Result<bool> {
+    let any = worker.guarded(|worker| {
+        let any = is_asked_for(worker);
+        if any {
+            // Seen by others before the batch, which may take a while.
+            claim::take_done(worker.connection, worker.ledger, worker.run.run_id, worker.me);
+        }
+        Ok(any)
+    })?;
+    worker.commit()?;
+    if !any {
+        return Ok(false);
+    }
+    let costs_row = worker.retries >= MOST_TRIES;
+    let tried = match worker.attempt(|worker| batch(worker, costs_row))? {
+        Ok(tried) => tried,
+        Err(contention) => {
+            worker.retries += 1;
+            let milliseconds = LOOK_EVERY * i64::from(worker.retries.min(MOST_TRIES));
+            worker.rest("lock", contention.message().to_owned(), milliseconds)?;
+            return Ok(true);
+        }
+    };
+    worker.commit()?;
+    match tried {
+        Tried::Batch => worker.retries = 0,
+        Tried::Nothing => return Ok(false),
+        Tried::Others => worker.rest("phase", String::new(), LOOK_EVERY)?,
+        Tried::OtherRun => worker.rest("other_run", String::new(), LOOK_EVERY)?,
+    }
+    Ok(true)
+}
+
+fn is_asked_for(worker: &Worker<'_>) -> bool {
+    let rows = worker.ledger.run(
+        worker.connection,
+        Mode::Write,
+        "SELECT FROM ~backfill_quarantine WHERE run_id = $1 AND retry LIMIT 1",
+        &[worker.run.run_id.into()],
+    );
+    !rows.is_empty()
+}
+
+fn batch(worker: &mut Worker<'_>, contention_costs_row: bool) -> Result<Tried> {
+    if !rights::try_share_job(worker.connection, worker.program.name(), worker.program.locks()) {
+        return Ok(Tried::OtherRun);
+    }
+    // Whoever had the table to himself before may have ended the run.
+    if control::look(worker.connection, worker.ledger, worker.run.run_id, 0).state != "running" {
+        return Ok(Tried::Batch);
+    }
+    let rows = worker.ledger.write(
+        worker.connection,
+        "SELECT phase, item_key, counters FROM ~backfill_quarantine
+         WHERE run_id = $1 AND retry AND phase = (SELECT min(phase) FROM ~backfill_quarantine WHERE run_id = $1 AND retry)
+         ORDER BY item_key LIMIT $2 FOR UPDATE SKIP LOCKED",
+        &[worker.run.run_id.into(), AT_ONCE.into()],
+    );
+    let quarantined: Vec<Quarantined> = (0..rows.len())
+        .map(|row| Quarantined {
+            phase: rows.get(row, 0).unwrap_or(0),
+            id: rows.text(row, 1).unwrap_or_default(),
+            counters: rows.get(row, 2).unwrap_or_default(),
+        })
+        .collect();
+    drop(rows);
+    let Some(phase) = quarantined.first().map(|row| row.phase) else {
+        return Ok(if is_asked_for(worker) {
+            Tried::Others
+        } else {
+            Tried::Nothing
+        });
+    };
+    try_again(worker, phase, &quarantined, contention_costs_row)?;
+    Ok(Tried::Batch)
+}
+
+fn try_again(
+    worker: &mut Worker<'_>,
+    phase: i32,
+    quarantined: &[Quarantined],
+    contention_costs_row: bool,
+) -> Result<()> {
     let (connection, ledger, run_id) = (worker.connection, worker.ledger, worker.run.run_id);
     let mut phases = worker.program.open(connection, Buckets::ALL)?;
     let Some(opened) = phases.get_mut(usize::try_from(phase).unwrap_or(0)) else {
@@ -64,7 +125,7 @@ fn try_again(worker: &mut Worker<'_>, phase: i32, quarantined: &[Quarantined]) -
     let policy = Policy {
         mode: Mode::Write,
         own_transaction: true,
-        contention_costs_row: true,
+        contention_costs_row,
     };
     worker.journal.start_batch();
     let ids: Vec<String> = quarantined.iter().map(|row| row.id.clone()).collect();

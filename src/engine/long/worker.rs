@@ -6,10 +6,10 @@ use super::claim::{self, Claim, Range};
 use super::control;
 use super::pace::{Commits, Orders, Wait};
 use super::phase::Phase;
-use super::{retry, End, Program};
+use super::{retry, Buckets, End, Program};
 use crate::engine::batch::{Failures, Policy};
 use crate::engine::journal::Journal;
-use crate::engine::ledger::record::{quarantined, Recorder};
+use crate::engine::ledger::record::{quarantined, quarantined_by_now, Recorder};
 use crate::engine::ledger::runs::Run;
 use crate::engine::ledger::Ledger;
 use crate::engine::progress::Progress;
@@ -20,11 +20,15 @@ use crate::postgres::spi::{Connection, Mode};
 use crate::postgres::transaction::commit;
 
 /// How often a batch is tried again when another transaction stood in the way, before the row alone pays.
-const MOST_TRIES: u32 = 5;
+pub(super) const MOST_TRIES: u32 = 5;
 /// A batch that wrote nothing saves its place no more often than that.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// How often a waiting session looks whether it has something to do, in milliseconds.
+/// How often a waiting session looks whether it has something to do, in milliseconds, when it has waited for a while.
 pub(super) const LOOK_EVERY: i64 = 100;
+/// How soon it looks at first, in milliseconds; later whenever it has waited for an eighth longer.
+const FIRST_LOOK: i64 = 2;
+/// A batch that took longer looks at its end, too, whether another session asks for a part of the range.
+const LONG_BATCH: Duration = Duration::from_millis(20);
 
 pub(super) struct Worker<'w> {
     pub connection: &'w Connection,
@@ -42,6 +46,12 @@ pub(super) struct Worker<'w> {
     /// Waits that are over and not yet in the ledger.
     pub waits: Vec<Wait>,
     pub progress: Progress,
+    /// Since when this session has nothing to do.
+    idle: Option<Instant>,
+    /// How often quarantined rows were tried again in vain, because another transaction stood in the way.
+    pub retries: u32,
+    /// The program's [`Program::buckets_in_use`], once asked.
+    in_use: Option<Option<Vec<i32>>>,
 }
 
 /// What to do after a batch.
@@ -77,6 +87,9 @@ pub fn work(connection: &Connection, ledger: &Ledger, program: &dyn Program, run
         commits: Commits::default(),
         waits: Vec::new(),
         progress: Progress::start(program.name(), "rows", None),
+        idle: None,
+        retries: 0,
+        in_use: None,
     };
     commit(connection);
     worker.all_ranges()
@@ -101,7 +114,10 @@ impl Worker<'_> {
             self.commit()?;
             match claim {
                 None => return Ok(end_of(&state)),
-                Some(Claim::Range(range)) => self.one_range(range)?,
+                Some(Claim::Range(range)) => {
+                    self.idle = None;
+                    self.one_range(range)?;
+                }
                 Some(Claim::Nothing { behind }) => {
                     if self.program.check_can_be_shared().is_ok() {
                         let role = self.run.run_by.clone();
@@ -111,7 +127,8 @@ impl Worker<'_> {
                         })?;
                         self.commit()?;
                     }
-                    self.rest(if behind { "phase" } else { "other_run" }, String::new(), LOOK_EVERY)?;
+                    let look = self.next_look();
+                    self.rest(if behind { "phase" } else { "other_run" }, String::new(), look)?;
                 }
                 Some(Claim::AllDone) => {
                     if retry::all(self)? {
@@ -119,6 +136,7 @@ impl Worker<'_> {
                     }
                     self.guarded(|worker| {
                         worker.keep_waits();
+                        claim::release_all(worker.connection, worker.ledger, worker.run.run_id);
                         control::set_state(worker.connection, worker.ledger, worker.run.run_id, "finished");
                         Ok(())
                     })?;
@@ -130,7 +148,7 @@ impl Worker<'_> {
     }
 
     fn one_range(&mut self, mut range: Range) -> Result<()> {
-        let buckets = range.buckets;
+        let mut buckets = range.buckets;
         let mut phases = self.guarded(|worker| worker.program.open(worker.connection, buckets))?;
         self.commit()?;
         self.progress = Progress::resume(
@@ -142,6 +160,8 @@ impl Worker<'_> {
         let mut begun = None;
         let mut saved = Instant::now();
         let mut tries = 0;
+        // Rows among which the one is that another transaction stood before: until they are done, the tries are its own.
+        let mut owed = 0;
         loop {
             let started = Instant::now();
             let phase = range.phase;
@@ -153,6 +173,7 @@ impl Worker<'_> {
                 Ok(next) => next,
                 Err(contention) => {
                     tries += 1;
+                    owed = i64::from(range.batch_size);
                     // What was rolled back will be met again.
                     self.failures.count = failures;
                     // What the phase has learned may have been rolled back.
@@ -170,22 +191,28 @@ impl Worker<'_> {
             self.commit()?;
             match next {
                 Next::Go { rows } => {
-                    tries = 0;
+                    self.idle = None;
+                    owed -= rows;
+                    if owed <= 0 {
+                        tries = 0;
+                    }
                     if phases.get(phase as usize).is_some_and(|phase| phase.counts()) {
                         self.tell(|progress| progress.after_batch(range.rows_done))?;
                     }
                     if range.buckets != buckets {
-                        // Halved: what was opened for all of it no longer fits.
-                        self.give_back(&range)?;
-                        return Ok(());
+                        buckets = range.buckets;
+                        if !self.narrow(&mut phases, &range)? {
+                            // What was opened for all of it no longer fits; it is saved, and this session's to take again.
+                            return Ok(());
+                        }
                     }
-                    if rows > 0 {
+                    if tries == 0 {
                         let wanted = self.orders.batch.unwrap_or(self.run.batch);
                         range.batch_size = self.orders.next_size(range.batch_size, wanted, started.elapsed());
                     }
                     self.pace(&range)?;
                 }
-                Next::PhaseOver => {}
+                Next::PhaseOver => tries = 0,
                 Next::Claim => {
                     if range.done {
                         self.tell(|progress| progress.finish(range.rows_done))?;
@@ -193,7 +220,8 @@ impl Worker<'_> {
                     return Ok(());
                 }
                 Next::Wait(reason) => {
-                    self.rest(reason, String::new(), LOOK_EVERY)?;
+                    let look = self.next_look();
+                    self.rest(reason, String::new(), look)?;
                     if reason == "phase" {
                         // What is behind may belong to a session that has died.
                         self.give_back(&range)?;
@@ -214,6 +242,7 @@ impl Worker<'_> {
         contention_costs_row: bool,
     ) -> Result<Next> {
         let (connection, ledger, run_id) = (self.connection, self.ledger, self.run.run_id);
+        let began = Instant::now();
         let control = control::look(connection, ledger, run_id, range.phase);
         if control.pace > self.orders_of {
             self.orders = control::orders(connection, ledger, control.pace);
@@ -255,7 +284,8 @@ impl Worker<'_> {
         };
         let counts = phase.counts();
         let left = match self.program.max_rows().filter(|_| counts) {
-            Some(max) => max - range.rows_done,
+            Some(max) if self.program.failures_fill_limit() => max - range.rows_done,
+            Some(max) => max - (range.rows_done - self.failures.count),
             None => i64::MAX,
         };
         let limit = i64::from(range.batch_size).min(left);
@@ -284,16 +314,19 @@ impl Worker<'_> {
                 *total += value;
             }
         }
+        self.check_failures(phase.rows())?;
         self.recorder.phase = range.phase;
         let decided = !self.journal.decisions.is_empty() && !self.recorder.log_is_full();
         let wrote = self.journal.wrote || decided || !self.journal.failures.is_empty();
         self.recorder.keep(connection, &mut self.journal);
         // A request is open until somebody has something to give.
-        let could_share = control.asked_to_share && step.rows >= limit && next.buckets.halves().is_some();
-        if could_share && control::take_share_request(connection, ledger, run_id) {
-            // Both halves go on from here; the other one counts from zero.
-            if let Some(half) = next.split(connection, ledger, run_id) {
-                next = half;
+        let asked = control.asked_to_share
+            || (began.elapsed() >= LONG_BATCH && control::is_asked_to_share(connection, ledger, run_id));
+        let could_share = asked && step.rows >= limit && self.is_worth_sharing(&next, step.rows);
+        if let Some(halves) = could_share.then(|| self.halves(next.buckets)).flatten() {
+            if control::take_share_request(connection, ledger, run_id) {
+                // Both halves go on from here; the other one counts from zero.
+                next = next.split(connection, ledger, run_id, halves);
             }
         }
         if wrote || next.buckets != range.buckets || saved.elapsed() >= SAVE_EVERY {
@@ -311,6 +344,60 @@ impl Worker<'_> {
         } else {
             Err(taken_over(self.run.run_id))
         }
+    }
+
+    /// How long to wait before looking again whether there is something to do, in milliseconds.
+    fn next_look(&mut self) -> i64 {
+        let waited = self.idle.get_or_insert_with(Instant::now).elapsed();
+        i64::try_from(waited.as_millis() / 8).map_or(LOOK_EVERY, |wait| wait.clamp(FIRST_LOOK, LOOK_EVERY))
+    }
+
+    /// Whether more is left of the run than another session would need to get ready for it, as far as the statistics tell.
+    fn is_worth_sharing(&self, range: &Range, batch: i64) -> bool {
+        let Some(total) = self.run.rows_total else { return true };
+        let done =
+            control::rows_done_by_others(self.connection, self.ledger, self.run.run_id, range.number) + range.rows_done;
+        // Where more is done than there should be, nobody knows what is left.
+        total <= done || total - done > 2 * batch
+    }
+
+    /// The two parts of a range that is shared, where it has two.
+    fn halves(&mut self, buckets: Buckets) -> Option<(Buckets, Buckets)> {
+        let (program, connection) = (self.program, self.connection);
+        let in_use = self.in_use.get_or_insert_with(|| {
+            let mut in_use = program.buckets_in_use(connection);
+            if let Some(in_use) = &mut in_use {
+                in_use.sort_unstable();
+            }
+            in_use
+        });
+        buckets.halves(in_use.as_deref())
+    }
+
+    /// Makes what was opened for a range fit the half of it that is left. Gives `false` where it has to be opened anew.
+    fn narrow(&mut self, phases: &mut [Box<dyn Phase>], range: &Range) -> Result<bool> {
+        let ahead = usize::try_from(range.phase).unwrap_or(0);
+        let narrowed = self.guarded(|worker| {
+            for phase in phases.iter_mut().skip(ahead) {
+                if !phase.narrow(worker.connection, range.buckets)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })?;
+        self.commit()?;
+        Ok(narrowed)
+    }
+
+    /// Stops the run when all its sessions together have met too many failing rows.
+    fn check_failures(&mut self, rows: &str) -> Result<()> {
+        if let Some(last) = self.journal.failures.last() {
+            // What others have met is committed or waits for this lock.
+            self.failures.count =
+                quarantined_by_now(self.connection, self.ledger, self.run.run_id) + self.journal.failures.len() as i64;
+            return self.failures.check(rows, last);
+        }
+        Ok(())
     }
 
     /// Says how far the run is. A cancel may arrive with any message, so this is guarded, too.

@@ -18,30 +18,14 @@ use super::tables::Tables;
 use super::{changes, unix_time, JOB};
 use crate::engine::journal::Changes;
 use crate::engine::ledger::decisions::Decision;
-use crate::engine::{Job, Stale, Tally};
+use crate::engine::{Job, Stale};
 use crate::error::Result;
 use crate::postgres::arrays;
 use crate::postgres::memory::in_own_context;
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
 use crate::settings::{self, LogDecisions};
 
-impl Tally for Counters {
-    fn names() -> Vec<&'static str> {
-        Counters::default().columns().map(|(name, _)| name).collect()
-    }
-
-    fn values(&self) -> Vec<i64> {
-        self.columns().map(|(_, value)| value).collect()
-    }
-
-    fn add(&mut self, other: &Self) {
-        Counters::add(self, other);
-    }
-
-    fn check(&self) -> std::result::Result<(), &'static str> {
-        Counters::check(self)
-    }
-}
+tally_of_core!(Counters);
 
 /// What is written of an item, without borrowing from it.
 enum Writing {

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use media_assets_core::jobs::i2v_thumbnails::{is_missing_url, source_of, Job, Known, Map, Media, Source};
 
-use super::tables::{Tables, MEDIA};
+use super::tables::Tables;
+use crate::jobs::row_version::Version;
 use crate::postgres::arrays;
 use crate::postgres::jsonb::{Jsonb, JsonbRef};
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
@@ -17,8 +18,9 @@ pub struct Row {
     pub thumbnail_urls: Option<Jsonb>,
     pub is_public: Option<bool>,
     pub metadata: Option<Jsonb>,
-    /// By which a write sees whether the row has changed.
-    pub fingerprint: i64,
+    /// Microseconds since 2000; `None` too where a dry run does without the column.
+    pub updated_at: Option<i64>,
+    pub version: Version,
 }
 
 /// Source and original source of a job.
@@ -39,24 +41,23 @@ pub struct Store {
     jobs: HashMap<String, JobsOf>,
 }
 
-/// An expression over a row `m` of `media`, by which a write sees whether what was read of it has changed.
-pub fn fingerprint(tables: &Tables) -> String {
-    let columns = MEDIA.map(|(name, _)| format!("m.{name}"));
-    tables.media.row_version("m", &columns)
-}
-
 /// The statements that load rows by their ids.
 pub struct Loader {
     media: Statement,
     jobs: Statement,
+    jobs_by_result: Statement,
 }
 
 /// The columns of a media row that [`Row::read`] takes, of a row `m`.
 pub fn columns(tables: &Tables) -> String {
+    let updated_at = match tables.media.has("updated_at") {
+        true => "m.updated_at",
+        false => "NULL::pg_catalog.timestamptz AS updated_at",
+    };
     format!(
-        "{} AS fingerprint, m.type = 'video' AS is_video, m.thumbnail_url::pg_catalog.text AS thumbnail_url, m.thumbnail_urls,
-         m.is_public, m.metadata",
-        fingerprint(tables)
+        "{}, m.type = 'video' AS is_video, m.thumbnail_url::pg_catalog.text AS thumbnail_url, m.thumbnail_urls,
+         m.is_public, m.metadata, {updated_at}",
+        tables.versions.columns()
     )
 }
 
@@ -64,12 +65,13 @@ impl Row {
     /// Reads [`columns`], which begin at `first`. JSON is copied, so that it outlives the rows.
     pub fn read(rows: &Rows, row: usize, first: usize) -> Self {
         Row {
-            fingerprint: rows.get(row, first).unwrap_or_default(),
-            is_video: rows.get(row, first + 1).unwrap_or(false),
-            thumbnail_url: rows.text(row, first + 2),
-            thumbnail_urls: rows.get(row, first + 3).map(Jsonb::copied),
-            is_public: rows.get(row, first + 4),
-            metadata: rows.get(row, first + 5).map(Jsonb::copied),
+            version: Version::read(rows, row, first),
+            is_video: rows.get(row, first + 2).unwrap_or(false),
+            thumbnail_url: rows.text(row, first + 3),
+            thumbnail_urls: rows.get(row, first + 4).map(Jsonb::copied),
+            is_public: rows.get(row, first + 5),
+            metadata: rows.get(row, first + 6).map(Jsonb::copied),
+            updated_at: rows.get::<pgrx::pg_sys::TimestampTz>(row, first + 7),
         }
     }
 
@@ -96,15 +98,15 @@ impl Loader {
                  CROSS JOIN LATERAL (SELECT {columns} FROM {media} m WHERE m.id = u.id LIMIT 1) m"
             )),
             jobs: Statement::new(format!(
-                "SELECT u.n, j.found, j.media_id, j.original_media_id, r.found, r.media_id, r.original_media_id
-                 FROM pg_catalog.unnest($1) WITH ORDINALITY u(id, n)
-                 LEFT JOIN LATERAL (SELECT true AS found, j.media_id::pg_catalog.text AS media_id,
-                                           j.original_media_id::pg_catalog.text AS original_media_id
-                                    FROM {jobs} j WHERE j.job_id = u.id LIMIT 1) j ON true
-                 LEFT JOIN LATERAL (SELECT true AS found, j2.media_id::pg_catalog.text AS media_id,
-                                           j2.original_media_id::pg_catalog.text AS original_media_id
-                                    FROM {jobs} j2 WHERE j2.result_media_id = u.id AND j.found IS NULL
-                                    ORDER BY j2.job_id COLLATE pg_catalog.\"C\" LIMIT 1) r ON true"
+                "SELECT u.n, j.* FROM pg_catalog.unnest($1) WITH ORDINALITY u(id, n)
+                 CROSS JOIN LATERAL (SELECT j.media_id::pg_catalog.text, j.original_media_id::pg_catalog.text
+                                     FROM {jobs} j WHERE j.job_id = u.id LIMIT 1) j"
+            )),
+            jobs_by_result: Statement::new(format!(
+                "SELECT u.n, j.* FROM pg_catalog.unnest($1) WITH ORDINALITY u(id, n)
+                 CROSS JOIN LATERAL (SELECT j.media_id::pg_catalog.text, j.original_media_id::pg_catalog.text
+                                     FROM {jobs} j WHERE j.result_media_id = u.id
+                                     ORDER BY j.job_id COLLATE pg_catalog.\"C\" LIMIT 1) j"
             )),
         }
     }
@@ -159,26 +161,41 @@ impl Loader {
         }
     }
 
+    /// Looks for the job with each id, and where there is none, for the one that names it as its result.
     fn load_jobs(&self, connection: &Connection, mode: Mode, store: &mut Store, ids: &[String]) {
         let ids: Vec<&String> = ids.iter().filter(|id| !store.jobs.contains_key(*id)).collect();
-        if ids.is_empty() {
-            return;
-        }
-        let parameters = [arrays::text(ids.iter().map(|id| Some(id.as_str()))).into()];
-        let rows = connection.run(&self.jobs, mode, &parameters);
-        for row in 0..rows.len() {
-            let Some(n) = rows.get::<i64>(row, 0) else { continue };
-            let job = |found: usize| {
-                let is_there: Option<bool> = rows.get(row, found);
-                is_there.map(|_| (rows.text(row, found + 1), rows.text(row, found + 2)))
+        let jobs = found_jobs(connection, mode, &self.jobs, &ids);
+        let without: Vec<&String> = ids
+            .iter()
+            .zip(&jobs)
+            .filter(|(_, job)| job.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        let mut by_result = found_jobs(connection, mode, &self.jobs_by_result, &without).into_iter();
+        for (id, job) in ids.into_iter().zip(jobs) {
+            let by_result = match job {
+                Some(_) => None,
+                None => by_result.next().flatten(),
             };
-            let jobs = JobsOf {
-                job: job(1),
-                by_result: job(4),
-            };
-            store.jobs.insert(ids[n as usize - 1].clone(), jobs);
+            store.jobs.insert(id.clone(), JobsOf { job, by_result });
         }
     }
+}
+
+/// What a statement finds for each id.
+fn found_jobs(connection: &Connection, mode: Mode, statement: &Statement, ids: &[&String]) -> Vec<Option<JobRow>> {
+    let mut jobs = vec![None; ids.len()];
+    if ids.is_empty() {
+        return jobs;
+    }
+    let parameters = [arrays::text(ids.iter().map(|id| Some(id.as_str()))).into()];
+    let rows = connection.run(statement, mode, &parameters);
+    for row in 0..rows.len() {
+        if let Some(n) = rows.get::<i64>(row, 0) {
+            jobs[n as usize - 1] = Some((rows.text(row, 1), rows.text(row, 2)));
+        }
+    }
+    jobs
 }
 
 impl Store {

@@ -3,41 +3,27 @@
 mod known;
 pub mod program;
 mod tables;
+mod write;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use media_assets_core::jobs::i2v_thumbnails::{decide, is_missing_url, Counters, Map, Outcome, Reason};
 
-use crate::engine::journal::{Changes, CELL_SET};
+use crate::engine::journal::Changes;
 use crate::engine::ledger::decisions::Decision;
-use crate::engine::long::Buckets;
-use crate::engine::{Job, Stale, Tally};
+use crate::engine::{Job, Stale};
 use crate::error::Result;
+use crate::jobs::keyset::{Keyset, Scope};
+use crate::jobs::row_version::Version;
 use crate::postgres::jsonb::{Jsonb, JsonbRef};
-use crate::postgres::spi::{Connection, Mode, Rows, Statement};
-use crate::postgres::{arrays, write_flag};
+use crate::postgres::spi::{Connection, Mode, Rows};
 use crate::settings::LogDecisions;
-use known::{columns, fingerprint, Loader, Row, Store};
+use known::{columns, Loader, Row, Store};
 pub use tables::Tables;
+use write::{After, Writer};
 
-impl Tally for Counters {
-    fn names() -> Vec<&'static str> {
-        Counters::default().columns().map(|(name, _)| name).collect()
-    }
-
-    fn values(&self) -> Vec<i64> {
-        self.columns().map(|(_, value)| value).collect()
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.add(other);
-    }
-
-    fn check(&self) -> std::result::Result<(), &'static str> {
-        self.check()
-    }
-}
+tally_of_core!(Counters);
 
 /// What becomes of one video.
 pub struct Verdict {
@@ -50,110 +36,48 @@ pub struct Verdict {
     pub thumbnail_urls: Option<Jsonb>,
     /// The row as it was decided on, where something is written.
     before: Option<Before>,
-    /// What the table then had: URL, map and time as texts, and the time before.
-    after: Option<[Option<String>; 4]>,
+    /// What the table then had.
+    after: Option<After>,
 }
 
+/// The map lies in the slice's memory.
 struct Before {
-    fingerprint: i64,
+    version: Version,
     thumbnail_url: Option<String>,
-    thumbnail_urls: Option<String>,
+    thumbnail_urls: Option<Jsonb>,
+    updated_at: Option<i64>,
 }
 
 /// A decided slice.
 pub struct Decided {
     pub verdicts: Vec<Verdict>,
     counters: Counters,
-    /// Fingerprints of the rows that the verdicts rest on, besides the videos.
-    read: BTreeMap<String, i64>,
-}
-
-/// Columns: the id, then those of [`Row::read`].
-pub struct Page {
-    rows: Rows,
+    /// The rows that the verdicts rest on, besides the videos.
+    read: BTreeMap<String, Version>,
 }
 
 /// The job over the relations of one run.
 pub struct Thumbnails {
-    tables: Rc<Tables>,
     allow_private_sources: bool,
-    bound: Option<String>,
     loader: Loader,
-    first: Statement,
-    next: Statement,
-    these: Statement,
-    check: Statement,
-    write: Statement,
+    keyset: Keyset,
+    writer: Writer,
     /// What the page says of the slice's videos is out of date: load them anew.
     reload: bool,
 }
 
 impl Thumbnails {
-    /// Looks at the videos of `buckets` up to `bound`; no bound means that there are none.
-    pub fn new(tables: &Rc<Tables>, allow_private_sources: bool, bound: Option<String>, buckets: Buckets) -> Self {
+    pub fn new(tables: &Rc<Tables>, allow_private_sources: bool, scope: Scope) -> Self {
         let media = &tables.media.sql_name;
-        let fingerprint = fingerprint(tables);
-        let (greater, not_greater) = (&tables.order.greater, &tables.order.not_greater);
-        let in_range = buckets
-            .condition("m.id")
-            .map_or_else(String::new, |condition| format!(" AND {condition}"));
+        let select = format!("SELECT m.id::pg_catalog.text, {} FROM {media} m", columns(tables));
         // Concatenated, so that no index on type is taken in the place of the primary key's order.
-        let select = format!(
-            "SELECT m.id::pg_catalog.text, {} FROM {media} m
-             WHERE m.type::pg_catalog.text || '' = 'video'",
-            columns(tables)
-        );
+        let is_video = "m.type::pg_catalog.text || '' = 'video'";
         Thumbnails {
             loader: Loader::new(tables),
-            first: Statement::new(format!(
-                "{select} AND m.id {not_greater} $2{in_range} ORDER BY m.id LIMIT $1"
-            )),
-            next: Statement::new(format!(
-                "{select} AND m.id {not_greater} $2{in_range} AND m.id {greater} $3 ORDER BY m.id LIMIT $1"
-            )),
-            these: Statement::new(format!("{select} AND m.id = ANY ($1) ORDER BY m.id")),
-            check: Statement::new(format!(
-                "SELECT 1 FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u(id, fingerprint)
-                 CROSS JOIN LATERAL (SELECT {fingerprint} AS fingerprint FROM {media} m WHERE m.id = u.id LIMIT 1) m
-                 WHERE m.fingerprint = u.fingerprint"
-            )),
-            // One that has changed or gone since is not among the locked, so that the count says so.
-            write: Statement::new(format!(
-                "WITH locked AS MATERIALIZED (
-                     SELECT m.id, u.n, u.url, u.urls, m.updated_at
-                     FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))
-                          WITH ORDINALITY u(id, fingerprint, url, urls, n)
-                     JOIN {media} m ON m.id = u.id
-                     WHERE {fingerprint} = u.fingerprint
-                     ORDER BY u.n FOR NO KEY UPDATE OF m)
-                 UPDATE {media} m
-                 SET thumbnail_url = COALESCE(l.url, m.thumbnail_url), thumbnail_urls = COALESCE(l.urls, m.thumbnail_urls),
-                     updated_at = pg_catalog.now()
-                 FROM locked l WHERE m.id = l.id
-                 RETURNING l.n, m.thumbnail_url::pg_catalog.text, m.thumbnail_urls::pg_catalog.text,
-                           pg_catalog.to_jsonb(m.updated_at) #>> '{{}}', pg_catalog.to_jsonb(l.updated_at) #>> '{{}}'"
-            )),
-            tables: Rc::clone(tables),
+            keyset: Keyset::new(&select, "m.id", &tables.order, scope, Some(is_video)),
+            writer: Writer::new(tables),
             allow_private_sources,
-            bound,
             reload: false,
-        }
-    }
-
-    /// The greatest id there is now, where a run ends that starts now.
-    pub fn last_id(connection: &Connection, mode: Mode, tables: &Tables) -> Option<String> {
-        let rows = connection.query(
-            &format!(
-                "SELECT m.id::pg_catalog.text FROM {} m ORDER BY m.id DESC LIMIT 1",
-                tables.media.sql_name
-            ),
-            mode,
-            &[],
-        );
-        if rows.is_empty() {
-            None
-        } else {
-            rows.text(0, 0)
         }
     }
 
@@ -178,13 +102,14 @@ impl Thumbnails {
                 .and_then(|(_, from)| store.stored(&from)?.thumbnail_urls)
                 .map(Jsonb::copied);
             verdict.before = Some(Before {
-                fingerprint: row.fingerprint,
+                version: row.version,
                 thumbnail_url: row.thumbnail_url.clone(),
-                thumbnail_urls: row.thumbnail_urls.map(|urls| urls.value().to_text()),
+                thumbnail_urls: row.thumbnail_urls,
+                updated_at: row.updated_at,
             });
             for id in decision.read {
                 if let Some(row) = store.stored(&id) {
-                    decided.read.insert(id, row.fingerprint);
+                    decided.read.insert(id, row.version);
                 }
             }
         }
@@ -208,7 +133,8 @@ impl Verdict {
 }
 
 impl Job for Thumbnails {
-    type Page = Page;
+    /// Columns: the id, then those of [`Row::read`].
+    type Page = Rows;
     type Decided = Decided;
     type Counters = Counters;
 
@@ -216,44 +142,31 @@ impl Job for Thumbnails {
     const ROWS: &'static str = "videos";
     const ROW: &'static str = "video";
 
-    fn estimate(&self, _: &Connection) -> Option<i64> {
-        // The statistics say how many media there are, not how many of them are videos.
-        None
+    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Rows {
+        self.keyset.page(connection, mode, after, limit)
     }
 
-    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
-        let bound = self.bound.as_deref();
-        let rows = match after {
-            None => connection.run(&self.first, mode, &[limit.into(), bound.into()]),
-            Some(after) => connection.run(&self.next, mode, &[limit.into(), bound.into(), after.into()]),
-        };
-        Page { rows }
+    fn read_these(&mut self, connection: &Connection, ids: &[String]) -> Rows {
+        self.keyset.these(connection, ids)
     }
 
-    fn read_these(&mut self, connection: &Connection, ids: &[String]) -> Page {
-        let ids = arrays::text(ids.iter().map(|id| Some(id.as_str())));
-        Page {
-            rows: connection.run(&self.these, Mode::Write, &[ids.into()]),
-        }
+    fn len(page: &Rows) -> usize {
+        page.len()
     }
 
-    fn len(page: &Page) -> usize {
-        page.rows.len()
+    fn cursor(page: &Rows) -> String {
+        Self::id(page, page.len() - 1)
     }
 
-    fn cursor(page: &Page) -> String {
-        Self::id(page, page.rows.len() - 1)
-    }
-
-    fn weight(page: &Page, index: usize) -> usize {
+    fn weight(page: &Rows, index: usize) -> usize {
         // Its sources bring about as much.
-        4096 + 2 * (page.rows.raw_size(index, 4) + page.rows.raw_size(index, 6))
+        4096 + 2 * (page.raw_size(index, 5) + page.raw_size(index, 7))
     }
 
-    fn decide(&mut self, connection: &Connection, mode: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
+    fn decide(&mut self, connection: &Connection, mode: Mode, page: &Rows, from: usize, to: usize) -> Result<Decided> {
         let lacks = |row: usize| {
-            is_missing_url(page.rows.text(row, 3).as_deref())
-                || Map::read(page.rows.get::<Jsonb>(row, 4).as_ref().map(Jsonb::value)).is_missing()
+            is_missing_url(page.text(row, 4).as_deref())
+                || Map::read(page.get::<Jsonb>(row, 5).as_ref().map(Jsonb::value)).is_missing()
         };
         let lacking: Vec<bool> = (from..to).map(lacks).collect();
         let mut store = Store::default();
@@ -262,7 +175,7 @@ impl Job for Thumbnails {
         for (row, _) in (from..to).zip(&lacking).filter(|(_, lacks)| **lacks) {
             let id = Self::id(page, row);
             if !reload {
-                store.put(id.clone(), Row::read(&page.rows, row, 1));
+                store.put(id.clone(), Row::read(page, row, 1));
             }
             ids.push(id);
         }
@@ -292,45 +205,14 @@ impl Job for Thumbnails {
     fn write(
         &mut self,
         connection: &Connection,
-        _: &Page,
+        _: &Rows,
         _: usize,
         _: usize,
         mut decided: Decided,
     ) -> std::result::Result<Decided, Stale> {
         // Whatever goes wrong from here on, the next decision must not rest on the present reading.
         self.reload = true;
-        let mut given: Vec<&mut Verdict> = decided
-            .verdicts
-            .iter_mut()
-            .filter(|verdict| verdict.before.is_some())
-            .collect();
-        // What the verdicts rest on; a video of this slice may be among it, so it is looked at before the update.
-        if !decided.read.is_empty() {
-            let parameters = [
-                arrays::text(decided.read.keys().map(|id| Some(id.as_str()))).into(),
-                arrays::int8(decided.read.values().map(|fingerprint| Some(*fingerprint))).into(),
-            ];
-            if connection.run(&self.check, Mode::Write, &parameters).len() != decided.read.len() {
-                return Err(Stale);
-            }
-        }
-        given.sort_unstable_by(|left, right| left.id.cmp(&right.id));
-        let version = |verdict: &Verdict| verdict.before.as_ref().map(|before| before.fingerprint);
-        let parameters = [
-            arrays::text(given.iter().map(|verdict| Some(verdict.id.as_str()))).into(),
-            arrays::int8(given.iter().map(|verdict| version(verdict))).into(),
-            arrays::text(given.iter().map(|verdict| verdict.thumbnail_url.as_deref())).into(),
-            arrays::jsonb(given.iter().map(|verdict| verdict.thumbnail_urls.map(Jsonb::datum))).into(),
-        ];
-        let rows = write_flag::while_writing(|| connection.run(&self.write, Mode::Write, &parameters));
-        if rows.len() != given.len() {
-            return Err(Stale);
-        }
-        for row in 0..rows.len() {
-            if let Some(n) = rows.get::<i64>(row, 0) {
-                given[n as usize - 1].after = Some([1, 2, 3, 4].map(|column| rows.text(row, column)));
-            }
-        }
+        self.writer.write(connection, &mut decided)?;
         self.reload = false;
         Ok(decided)
     }
@@ -347,49 +229,12 @@ impl Job for Thumbnails {
         counters
     }
 
-    fn id(page: &Page, index: usize) -> String {
-        page.rows.text(index, 0).unwrap_or_default()
-    }
-
-    fn remember(&mut self, _: &Decided) -> Result<()> {
-        // A chain gives the same over rows that were settled and over rows that were not: nothing to remember.
-        Ok(())
+    fn id(page: &Rows, index: usize) -> String {
+        page.text(index, 0).unwrap_or_default()
     }
 
     fn changes(&self, decided: &Decided, changes: &mut Changes) {
-        let relation = &self.tables.media.sql_name;
-        let mut cell = |column, id: &str, before: Option<&String>, after: Option<&String>| {
-            let change = changes.of(CELL_SET, relation, Some(column), false);
-            change.ids.push_text(id);
-            change.before.push(before.cloned());
-            change.after.push(after.cloned());
-        };
-        let written = || {
-            let verdicts = decided.verdicts.iter();
-            verdicts.filter_map(|verdict| Some((verdict, verdict.before.as_ref()?, verdict.after.as_ref()?)))
-        };
-        for (verdict, before, [url, urls, ..]) in written() {
-            if verdict.thumbnail_url.is_some() {
-                cell(
-                    "thumbnail_url",
-                    &verdict.id,
-                    before.thumbnail_url.as_ref(),
-                    url.as_ref(),
-                );
-            }
-            if verdict.thumbnail_urls.is_some() {
-                cell(
-                    "thumbnail_urls",
-                    &verdict.id,
-                    before.thumbnail_urls.as_ref(),
-                    urls.as_ref(),
-                );
-            }
-        }
-        // The last change is the first that goes back: a trigger that moves the time with every update comes after it.
-        for (verdict, _, [.., after, before]) in written() {
-            cell("updated_at", &verdict.id, before.as_ref(), after.as_ref());
-        }
+        self.writer.changes(decided, changes);
     }
 
     fn decisions(decided: &Decided, level: LogDecisions, decisions: &mut Vec<Decision>) {

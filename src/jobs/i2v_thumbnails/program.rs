@@ -7,11 +7,12 @@ use media_assets_core::jobs::i2v_thumbnails::Counters;
 use super::{Tables, Thumbnails};
 use crate::engine::ledger::record::{NewRun, RunMode};
 use crate::engine::ledger::runs::Run;
-use crate::engine::long::{Buckets, Phase, PhaseOf, Program};
+use crate::engine::long::{phase_of, Buckets, Phase, Program};
 use crate::engine::options::GivenOptions;
 use crate::engine::relation::LockTarget;
 use crate::engine::{Job, Tally};
 use crate::error::Result;
+use crate::jobs::keyset::{self, Scope};
 use crate::postgres::spi::{Connection, Mode};
 
 /// The job over the relations of one run.
@@ -40,7 +41,7 @@ impl ThumbnailsProgram {
     pub fn new(connection: &Connection, allow_private_sources: bool, execute: bool) -> Result<Self> {
         let tables = Rc::new(Tables::load(connection, &|_| None, execute)?);
         let mode = if execute { Mode::Write } else { Mode::Read };
-        let bound = Thumbnails::last_id(connection, mode, &tables);
+        let bound = keyset::last_id(connection, mode, &tables.media);
         Ok(ThumbnailsProgram {
             tables,
             allow_private_sources,
@@ -81,7 +82,11 @@ impl ThumbnailsProgram {
     }
 
     pub fn job(&self, buckets: Buckets) -> Thumbnails {
-        Thumbnails::new(&self.tables, self.allow_private_sources, self.bound.clone(), buckets)
+        let scope = Scope {
+            bound: self.bound.clone(),
+            buckets,
+        };
+        Thumbnails::new(&self.tables, self.allow_private_sources, scope)
     }
 }
 
@@ -100,11 +105,7 @@ impl Program for ThumbnailsProgram {
     }
 
     fn open(&self, _: &Connection, buckets: Buckets) -> Result<Vec<Box<dyn Phase>>> {
-        Ok(vec![Box::new(PhaseOf {
-            job: self.job(buckets),
-            counts: true,
-            begin: |_: &mut Thumbnails, _: &Connection| Ok(()),
-        })])
+        Ok(vec![phase_of(self.job(buckets))])
     }
 
     fn max_rows(&self) -> Option<i64> {

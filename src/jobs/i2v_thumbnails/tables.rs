@@ -5,6 +5,7 @@ use crate::engine::rights;
 use crate::error::Result;
 use crate::jobs::asset_tables::{self, extension_schema, has_index_on};
 use crate::jobs::needs::{self, ColumnType, Need};
+use crate::jobs::row_version::Versions;
 use crate::postgres::spi::Connection;
 
 /// Columns of `media` that are read.
@@ -32,6 +33,8 @@ pub struct Tables {
     pub jobs: Relation,
     /// The order of `media.id`.
     pub order: Ordering,
+    /// Of a row `m` of media.
+    pub versions: Versions,
 }
 
 impl Tables {
@@ -60,7 +63,13 @@ impl Tables {
         let Some(order) = media.primary_key_order(connection, "id") else {
             return Err(crate::error::counters_do_not_add_up("primary key"));
         };
-        let tables = Tables { media, jobs, order };
+        let read = MEDIA.iter().chain([&UPDATED_AT]).map(|(name, _)| *name);
+        let tables = Tables {
+            versions: Versions::of(connection, &media, "m", read),
+            media,
+            jobs,
+            order,
+        };
         tables.check_rights(connection, execute)?;
         for column in ["job_id", "result_media_id"] {
             if !has_index_on(connection, &tables.jobs, column) {

@@ -7,7 +7,7 @@ use super::tables::{Found, Tables};
 use super::{mode_name, Counters, JellyfinMetadata};
 use crate::engine::ledger::record::{NewRun, RunMode};
 use crate::engine::ledger::runs::Run;
-use crate::engine::long::{Buckets, Phase, PhaseOf, Program};
+use crate::engine::long::{phase_of, Buckets, Phase, Program};
 use crate::engine::options::GivenOptions;
 use crate::engine::relation::LockTarget;
 use crate::engine::{Job, Tally};
@@ -64,10 +64,12 @@ impl JellyfinOptions {
         let rest = ["http://", "https://"]
             .into_iter()
             .find_map(|scheme| public_base.strip_prefix(scheme));
-        if !rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace) && !rest.contains('@')) {
+        // The rest of a link is put behind it.
+        let is_base = |rest: &str| !rest.is_empty() && !rest.contains(|c: char| c.is_whitespace() || "@?#".contains(c));
+        if !rest.is_some_and(is_base) {
             return Err(invalid_argument(
                 "public_base is no address of a web server",
-                "public_base => 'https://watch.example.org', with a path where Jellyfin has one, and without user or password.",
+                "public_base => 'https://watch.example.org', with a path where Jellyfin has one, and without user, password, ? or #.",
             ));
         }
         if max_rows.is_some_and(|max| max < 0) {
@@ -209,14 +211,14 @@ impl Program for JellyfinProgram {
     }
 
     fn open(&self, connection: &Connection, buckets: Buckets) -> Result<Vec<Box<dyn Phase>>> {
-        Ok(vec![Box::new(PhaseOf {
-            job: self.job(connection, buckets, true),
-            counts: true,
-            begin: |_: &mut JellyfinMetadata, _: &Connection| Ok(()),
-        })])
+        Ok(vec![phase_of(self.job(connection, buckets, true))])
     }
 
     fn max_rows(&self) -> Option<i64> {
         self.options.max_rows
+    }
+
+    fn failures_fill_limit(&self) -> bool {
+        JellyfinMetadata::FAILURES_FILL_LIMIT
     }
 }

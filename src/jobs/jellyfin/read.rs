@@ -28,6 +28,8 @@ pub struct Candidate {
     items: Option<Jsonb>,
     /// What was seen, as a number: another one means that row or items have changed.
     pub seen: i64,
+    /// A skip of it is remembered.
+    pub was_skipped: bool,
 }
 
 impl Candidate {
@@ -101,6 +103,7 @@ impl Page {
             row: self.rows.get(index, 1)?,
             items: self.rows.get(index, 2),
             seen: self.rows.get(index, 3).unwrap_or_default(),
+            was_skipped: self.reason(index).is_some(),
         })
     }
 

@@ -2,20 +2,21 @@
 
 use std::collections::HashMap;
 
-use media_assets_core::jobs::jellyfin_metadata::{Enriched, Event, Outcome};
+use media_assets_core::jobs::jellyfin_metadata::{Enriched, Event, Outcome, Reason};
 
 use super::tables::Tables;
 use super::{DecidedRow, Written};
 use crate::engine::Stale;
 use crate::postgres::arrays;
 use crate::postgres::jsonb::Jsonb;
-use crate::postgres::spi::{Connection, Mode, Parameter, Statement};
+use crate::postgres::spi::{Connection, Mode, Parameter, Rows, Statement};
 
 /// The statements that write.
 pub struct Writer {
     lock: Statement,
     insert_events: Statement,
     update: Statement,
+    lock_skips: Statement,
     skip: Statement,
     forget: Statement,
 }
@@ -48,6 +49,12 @@ impl Writer {
                  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) u(id, patch, sets_sent_at)
                  WHERE b.id = u.id RETURNING b.id::pg_catalog.int8, b.meta::pg_catalog.text"
             )),
+            lock_skips: Statement::new(format!(
+                "SELECT s.row_id::pg_catalog.int8, pg_catalog.to_jsonb(s)::pg_catalog.text
+                 FROM pg_catalog.unnest($1) WITH ORDINALITY u(row_id, n) JOIN {skips} s ON s.row_id = u.row_id
+                 ORDER BY u.n FOR UPDATE OF s",
+                skips = skips.sql_name
+            )),
             skip: Statement::new(format!(
                 "INSERT INTO {} AS s (row_id, reason, next_attempt_at, seen, skipped_at)
                  SELECT u.row_id, u.reason, pg_catalog.transaction_timestamp() + pg_catalog.make_interval(hours => u.hours), u.seen,
@@ -57,11 +64,13 @@ impl Writer {
                  ON CONFLICT (row_id) DO UPDATE
                  SET reason = excluded.reason, next_attempt_at = excluded.next_attempt_at, seen = excluded.seen,
                      skipped_at = excluded.skipped_at
-                 WHERE (s.reason, s.next_attempt_at, s.seen) IS DISTINCT FROM (excluded.reason, excluded.next_attempt_at, excluded.seen)",
+                 WHERE (s.reason, s.next_attempt_at, s.seen) IS DISTINCT FROM (excluded.reason, excluded.next_attempt_at, excluded.seen)
+                 RETURNING s.row_id::pg_catalog.int8, pg_catalog.to_jsonb(s)::pg_catalog.text",
                 skips.sql_name
             )),
             forget: Statement::new(format!(
-                "DELETE FROM {} s USING pg_catalog.unnest($1) u(row_id) WHERE s.row_id = u.row_id",
+                "DELETE FROM {} s USING pg_catalog.unnest($1) u(row_id) WHERE s.row_id = u.row_id
+                 RETURNING s.row_id::pg_catalog.int8, pg_catalog.to_jsonb(s)::pg_catalog.text",
                 skips.sql_name
             )),
         })
@@ -73,23 +82,43 @@ impl Writer {
     /// [`Stale`] when a row changed since it was read, or another session queued its event first.
     pub fn write(&self, connection: &Connection, rows: &mut [DecidedRow]) -> Result<(), Stale> {
         self.enrich(connection, rows)?;
-        let skipped: Vec<(&DecidedRow, _)> = rows
-            .iter()
-            .filter_map(|row| match &row.outcome {
-                Outcome::Skipped(reason) => Some((row, *reason)),
+        self.skip(connection, rows);
+        Ok(())
+    }
+
+    /// Remembers skips, and what was remembered before.
+    fn skip(&self, connection: &Connection, rows: &mut [DecidedRow]) {
+        let (mut skipped, reasons): (Vec<&mut DecidedRow>, Vec<Reason>) = rows
+            .iter_mut()
+            .filter_map(|row| match row.outcome {
+                Outcome::Skipped(reason) => Some((row, reason)),
                 _ => None,
             })
-            .collect();
-        if !skipped.is_empty() {
-            let parameters = [
-                arrays::int8(skipped.iter().map(|(row, _)| Some(row.candidate.id))).into(),
-                arrays::text(skipped.iter().map(|(_, reason)| Some(reason.name()))).into(),
-                arrays::int4(skipped.iter().map(|(_, reason)| reason.hours_until_next_attempt())).into(),
-                arrays::int8(skipped.iter().map(|(row, _)| Some(row.candidate.seen))).into(),
-            ];
-            connection.run(&self.skip, Mode::Write, &parameters);
+            .unzip();
+        if skipped.is_empty() {
+            return;
         }
-        Ok(())
+        let ids: Parameter = arrays::int8(skipped.iter().map(|row| Some(row.candidate.id))).into();
+        if skipped.iter().any(|row| row.candidate.was_skipped) {
+            let mut before = images(&connection.run(&self.lock_skips, Mode::Write, &[ids]));
+            for row in &mut skipped {
+                row.skip.before = before.remove(&row.candidate.id);
+            }
+        }
+        let parameters = [
+            ids,
+            arrays::text(reasons.iter().map(|reason| Some(reason.name()))).into(),
+            arrays::int4(reasons.iter().map(|reason| reason.hours_until_next_attempt())).into(),
+            arrays::int8(skipped.iter().map(|row| Some(row.candidate.seen))).into(),
+        ];
+        let mut after = images(&connection.run(&self.skip, Mode::Write, &parameters));
+        for row in skipped {
+            row.skip.after = after.remove(&row.candidate.id);
+            if row.skip.after.is_none() {
+                // It was remembered so already.
+                row.skip.before = None;
+            }
+        }
     }
 
     fn enrich(&self, connection: &Connection, rows: &mut [DecidedRow]) -> Result<(), Stale> {
@@ -129,16 +158,17 @@ impl Writer {
             arrays::boolean(sets_sent_at).into(),
         ];
         let updated = connection.run(&self.update, Mode::Write, &parameters);
-        let mut after: HashMap<i64, String> = (0..updated.len())
-            .filter_map(|row| Some((updated.get(row, 0)?, updated.text(row, 1)?)))
-            .collect();
-        for row in enriched {
+        let mut after = images(&updated);
+        for row in &mut enriched {
             let (Some(written), Some(after)) = (&mut row.written, after.remove(&row.candidate.id)) else {
                 return Err(Stale);
             };
             written.after = after;
         }
-        connection.run(&self.forget, Mode::Write, &[ids]);
+        let mut forgotten = images(&connection.run(&self.forget, Mode::Write, &[ids]));
+        for row in enriched {
+            row.skip.before = forgotten.remove(&row.candidate.id);
+        }
         Ok(())
     }
 
@@ -167,6 +197,13 @@ impl Writer {
             Err(Stale)
         }
     }
+}
+
+/// Ids and texts of a statement's rows.
+fn images(rows: &Rows) -> HashMap<i64, String> {
+    (0..rows.len())
+        .filter_map(|row| Some((rows.get(row, 0)?, rows.text(row, 1)?)))
+        .collect()
 }
 
 pub fn enriched_of(row: &DecidedRow) -> Option<&Enriched> {

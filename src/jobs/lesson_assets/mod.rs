@@ -19,6 +19,7 @@ use super::asset_tables::Tables;
 use crate::engine::journal::Changes;
 use crate::engine::key_set::{KeySet, KeyedRows};
 use crate::engine::ledger::decisions::Decision;
+use crate::engine::long::Buckets;
 use crate::engine::{Job, Stale, Tally};
 use crate::error::Result;
 use crate::postgres::jsonb::JsonbRef;
@@ -260,8 +261,6 @@ impl Job for LessonAssets {
         _: usize,
         mut decided: Decided,
     ) -> std::result::Result<Decided, Stale> {
-        // Whatever goes wrong from here on, the next decision must not rest on the present reading.
-        self.reread = true;
         let Some(writer) = &self.writer else { return Err(Stale) };
         if decided.items.iter().any(Item::has_writes) {
             writer.write(connection, &mut decided)?;
@@ -269,8 +268,11 @@ impl Job for LessonAssets {
         if let Some((settled, run_id)) = self.settled.as_ref().zip(self.run_id).filter(|_| decided.marks) {
             settled.mark(connection, &decided, run_id)?;
         }
-        self.reread = false;
         Ok(decided)
+    }
+
+    fn look_again(&mut self) {
+        self.reread = true;
     }
 
     fn count(decided: &Decided) -> LessonTally {
@@ -320,6 +322,18 @@ impl Job for LessonAssets {
             }
         }
         Ok(())
+    }
+
+    fn narrow(&mut self, connection: &Connection, buckets: Buckets) -> Result<bool> {
+        let scope = Scope {
+            buckets,
+            ..self.reader.scope().clone()
+        };
+        if self.settled.is_some() {
+            self.settled = Some(Settled::new(connection, &self.tables, scope.is_whole()));
+        }
+        self.reader = Reader::new(connection, &self.tables, scope, true)?;
+        Ok(true)
     }
 
     fn changes(&self, decided: &Decided, changes: &mut Changes) {

@@ -12,6 +12,7 @@ use crate::engine::{Job, Tally};
 use crate::error::{invalid_argument, not_supported, Result};
 use crate::jobs::asset_keys::AssetKeys;
 use crate::jobs::asset_tables::{self, Found, Tables};
+use crate::jobs::keys_bound::Bound;
 use crate::postgres::spi::{Connection, Mode};
 
 /// What a caller may ask for.
@@ -65,6 +66,8 @@ pub struct LessonProgram {
     pub tables: Rc<Tables>,
     options: LessonOptions,
     bound: Option<String>,
+    /// Where the phase of keys ends; `None` in a dry run, which sees one state of the table anyway.
+    keys_bound: Option<Bound>,
     /// `None` in a dry run.
     pub run_id: Option<i64>,
 }
@@ -83,12 +86,18 @@ impl LessonProgram {
             tables,
             options,
             bound: None,
+            keys_bound: None,
             run_id: None,
         };
         program.check_settled(connection, execute)?;
+        if execute {
+            program.check_writable(connection)?;
+        }
         // Checks the arguments' texts before anything is written.
         let job = program.job(connection, Buckets::ALL, None, execute)?;
         program.bound = job.bound().map(str::to_owned);
+        let assets = program.tables.assets.as_ref().filter(|_| execute);
+        program.keys_bound = assets.map(|assets| Bound::now(connection, Mode::Write, assets, false));
         Ok(program)
     }
 
@@ -102,8 +111,24 @@ impl LessonProgram {
             tables: Rc::new(asset_tables::load_found(connection, found, true)?),
             options: LessonOptions::parse(GivenOptions::new(run.options.clone()))?,
             bound: run.bounds.last().cloned().flatten(),
+            keys_bound: run.bounds.first().cloned().flatten().map(|text| Bound::parse(&text)),
             run_id: Some(run.run_id),
         })
+    }
+
+    /// A view that takes no rows would refuse each of them; said once, before anything is written.
+    fn check_writable(&self, connection: &Connection) -> Result<()> {
+        let relations = [
+            (Some(&self.tables.lesson), "UPDATE"),
+            (self.tables.assets.as_ref(), "INSERT"),
+            (self.tables.usages.as_ref(), "INSERT"),
+        ];
+        for (relation, command) in relations {
+            if let Some(relation) = relation {
+                relation.check_takes(connection, command)?;
+            }
+        }
+        Ok(())
     }
 
     fn check_settled(&self, connection: &Connection, execute: bool) -> Result<()> {
@@ -123,7 +148,7 @@ impl LessonProgram {
             options: self.options.named(),
             relations: self.tables.names(),
             phases: &PHASES,
-            bounds: vec![None, self.bound.clone()],
+            bounds: vec![self.keys_bound.as_ref().map(Bound::to_text), self.bound.clone()],
             counter_names: LessonTally::names(),
             rows_total,
         })
@@ -133,7 +158,8 @@ impl LessonProgram {
     pub fn keys(&self, buckets: Buckets, execute: bool) -> Option<AssetKeys> {
         let organization = self.options.organization_id.clone();
         let assets = self.tables.assets.as_ref()?;
-        Some(AssetKeys::new(assets, organization, buckets, execute, &[]))
+        let bound = self.keys_bound.as_ref();
+        Some(AssetKeys::new(assets, organization, buckets, bound, execute, &[]))
     }
 
     /// The lessons; `keys` is the finished phase before.
@@ -205,5 +231,19 @@ impl Program for LessonProgram {
 
     fn max_rows(&self) -> Option<i64> {
         self.options.max_lessons
+    }
+
+    fn buckets_in_use(&self, connection: &Connection) -> Option<Vec<i32>> {
+        // Lessons without an organization are no work to speak of, and go with whatever part they fall into.
+        let rows = connection.query(
+            &format!(
+                "SELECT DISTINCT {} FROM (SELECT DISTINCT g.organization_id AS id FROM {} g WHERE g.organization_id IS NOT NULL) o",
+                Buckets::of("o.id"),
+                self.tables.group.sql_name
+            ),
+            Mode::Write,
+            &[],
+        );
+        Some((0..rows.len()).filter_map(|row| rows.get(row, 0)).collect())
     }
 }

@@ -152,6 +152,10 @@ impl Reader {
         Ok(reader)
     }
 
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
     pub fn bound(&self) -> Option<&str> {
         self.scope.bound.as_deref()
     }

@@ -5,14 +5,20 @@ use std::rc::Rc;
 use media_assets_core::identity::canonical_url;
 use media_assets_core::jobs::s3_assets::Counters;
 
-use super::{Scenes, Scope, Sessions, Tables};
+use super::phase::PhaseOver;
+use super::scenes::SceneDecider;
+use super::sessions::SessionDecider;
+use super::tables::{SCENE_WRITTEN, SESSION_WRITTEN};
+use super::write::Writer;
+use super::{Tables, NAME};
 use crate::engine::ledger::record::{NewRun, RunMode};
 use crate::engine::ledger::runs::Run;
-use crate::engine::long::{Buckets, Phase, PhaseOf, Program};
+use crate::engine::long::{phase_of, Buckets, Phase, Program};
 use crate::engine::options::GivenOptions;
-use crate::engine::relation::{LockTarget, Relation};
-use crate::engine::{Job, Tally};
+use crate::engine::relation::LockTarget;
+use crate::engine::Tally;
 use crate::error::{invalid_argument, Result};
+use crate::jobs::keyset::{estimate, last_id, Keyset, Scope};
 use crate::postgres::spi::{Connection, Mode};
 
 /// The job over the relations of one run.
@@ -31,7 +37,7 @@ impl S3Program {
     /// 22023 for an unknown option or one of the wrong type.
     pub fn options(mut given: GivenOptions) -> Result<Option<String>> {
         let bucket_url = given.text("bucket_url");
-        given.finish(Scenes::NAME)?;
+        given.finish(NAME)?;
         Ok(bucket_url)
     }
 
@@ -58,7 +64,6 @@ impl S3Program {
         Self::check_bucket_url(bucket_url.as_deref())?;
         let tables = Rc::new(Tables::load(connection, &|_| None, execute)?);
         let mode = if execute { Mode::Write } else { Mode::Read };
-        // Fixed when the run starts, so that it ends under live inserts.
         let bounds = [&tables.scenes, &tables.sessions].map(|relation| last_id(connection, mode, relation));
         Ok(S3Program {
             tables,
@@ -85,7 +90,7 @@ impl S3Program {
     pub fn new_run(&self, mode: RunMode, batch: i32) -> NewRun<'static> {
         let estimates = [estimate(&self.tables.scenes), estimate(&self.tables.sessions)];
         NewRun {
-            job: Scenes::NAME,
+            job: NAME,
             mode,
             batch,
             options: self.bucket_url.iter().map(|url| ("bucket_url", url.clone())).collect(),
@@ -99,48 +104,41 @@ impl S3Program {
         }
     }
 
-    pub fn scenes(&self, buckets: Buckets) -> Scenes {
-        let scope = Scope {
-            bound: self.bounds[0].clone(),
-            buckets,
-            estimate: estimate(&self.tables.scenes),
-        };
-        Scenes::new(&self.tables, self.bucket_url.clone(), scope)
+    pub fn scenes(&self, buckets: Buckets) -> PhaseOver<SceneDecider> {
+        let tables = &self.tables;
+        let scope = self.scope(0, buckets);
+        PhaseOver {
+            entity: SceneDecider::new(tables, self.bucket_url.clone()),
+            keyset: Keyset::new(&tables.select_scenes(), "s.id", &tables.scene_order, scope, None),
+            writer: Writer::new(tables, &tables.scenes, &SCENE_WRITTEN, &tables.scene_versions),
+            estimate: estimate(&tables.scenes),
+            reread: false,
+        }
     }
 
-    pub fn sessions(&self, buckets: Buckets, execute: bool) -> Sessions {
-        let scope = Scope {
-            bound: self.bounds[1].clone(),
-            buckets,
-            estimate: estimate(&self.tables.sessions),
-        };
-        Sessions::new(&self.tables, self.bucket_url.clone(), scope, execute)
+    pub fn sessions(&self, buckets: Buckets, execute: bool) -> PhaseOver<SessionDecider> {
+        let tables = &self.tables;
+        let scope = self.scope(1, buckets);
+        PhaseOver {
+            entity: SessionDecider::new(tables, self.bucket_url.clone(), execute),
+            keyset: Keyset::new(&tables.select_sessions(), "s.id", &tables.session_order, scope, None),
+            writer: Writer::new(tables, &tables.sessions, &SESSION_WRITTEN, &tables.session_versions),
+            estimate: estimate(&tables.sessions),
+            reread: false,
+        }
     }
-}
 
-fn estimate(relation: &Relation) -> Option<i64> {
-    (relation.row_estimate >= 0.0).then_some(relation.row_estimate as i64)
-}
-
-fn last_id(connection: &Connection, mode: Mode, relation: &Relation) -> Option<String> {
-    let rows = connection.query(
-        &format!(
-            "SELECT s.id::pg_catalog.text FROM {} s ORDER BY s.id DESC LIMIT 1",
-            relation.sql_name
-        ),
-        mode,
-        &[],
-    );
-    if rows.is_empty() {
-        None
-    } else {
-        rows.text(0, 0)
+    fn scope(&self, phase: usize, buckets: Buckets) -> Scope {
+        Scope {
+            bound: self.bounds[phase].clone(),
+            buckets,
+        }
     }
 }
 
 impl Program for S3Program {
     fn name(&self) -> &'static str {
-        Scenes::NAME
+        NAME
     }
 
     fn locks(&self) -> LockTarget {
@@ -154,16 +152,8 @@ impl Program for S3Program {
 
     fn open(&self, _: &Connection, buckets: Buckets) -> Result<Vec<Box<dyn Phase>>> {
         Ok(vec![
-            Box::new(PhaseOf {
-                job: self.scenes(buckets),
-                counts: true,
-                begin: |_: &mut Scenes, _: &Connection| Ok(()),
-            }),
-            Box::new(PhaseOf {
-                job: self.sessions(buckets, true),
-                counts: true,
-                begin: |_: &mut Sessions, _: &Connection| Ok(()),
-            }),
+            phase_of(self.scenes(buckets)),
+            phase_of(self.sessions(buckets, true)),
         ])
     }
 

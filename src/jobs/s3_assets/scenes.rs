@@ -1,29 +1,22 @@
 //! The first phase: scenes.
 
-use std::collections::HashSet;
-use std::rc::Rc;
+use std::ops::Range;
 
-use media_assets_core::jobs::s3_assets::{
-    decide_scene, AssetType, Counters, EntityType, Kind, Scene, SceneWrites, Status,
-};
+use media_assets_core::jobs::s3_assets::{decide_scene, AssetType, EntityType, Kind, Scene, SceneWrites, Status};
 
-use super::tables::{fingerprint, select_list, Tables, SCENE_INPUT, SCENE_NEW, SCENE_WRITTEN};
-use super::verdict::{Decided, Verdict, Write, Writer};
-use super::Scope;
-use crate::engine::journal::Changes;
-use crate::engine::ledger::decisions::Decision;
-use crate::engine::{Job, Stale};
-use crate::error::Result;
-use crate::postgres::arrays;
+use super::existing::Existing;
+use super::phase::Entity;
+use super::tables::Tables;
+use super::verdict::{New, Verdict, Write};
+use crate::jobs::row_version::Version;
 use crate::postgres::jsonb::{Jsonb, JsonbRef};
-use crate::postgres::spi::{Connection, Mode, Rows, Statement};
-use crate::settings::LogDecisions;
+use crate::postgres::spi::{Connection, Mode, Rows};
 
 /// A row of `scenes` as it was read. Its JSON lies in the slice's memory.
 pub struct SceneRow {
     pub id: String,
     pub session_id: Option<String>,
-    fingerprint: i64,
+    version: Version,
     project_id: Option<String>,
     index: Option<i32>,
     status: Option<String>,
@@ -48,36 +41,37 @@ fn int4(rows: &Rows, row: usize, column: usize) -> Option<i32> {
 }
 
 impl SceneRow {
-    /// Reads a row of [`select`].
-    fn read(rows: &Rows, row: usize) -> Self {
+    /// Reads a row of [`Tables::select_scenes`].
+    pub fn read(rows: &Rows, row: usize) -> Self {
         let jsonb = |column| rows.get::<Jsonb>(row, column).map(Jsonb::copied);
         // The ends of the range are the two infinities.
         let is_finite = |time: &i64| *time != i64::MAX && *time != i64::MIN;
         SceneRow {
-            fingerprint: rows.get(row, 0).unwrap_or_default(),
-            id: rows.text(row, 1).unwrap_or_default(),
-            session_id: rows.text(row, 2),
-            project_id: rows.text(row, 3),
-            index: int4(rows, row, 4),
-            status: rows.text(row, 5),
-            error_message: rows.text(row, 6),
-            s3_chunk_key: rows.text(row, 7),
-            s3_chunk_url: rows.text(row, 8),
-            s3_source_key: rows.text(row, 9),
-            checksum: rows.text(row, 10),
+            id: rows.text(row, 0).unwrap_or_default(),
+            version: Version::read(rows, row, 1),
+            session_id: rows.text(row, 3),
+            project_id: rows.text(row, 4),
+            index: int4(rows, row, 5),
+            status: rows.text(row, 6),
+            error_message: rows.text(row, 7),
+            s3_chunk_key: rows.text(row, 8),
+            s3_chunk_url: rows.text(row, 9),
+            s3_source_key: rows.text(row, 10),
+            checksum: rows.text(row, 11),
             updated_at: rows
-                .get::<pgrx::pg_sys::TimestampTz>(row, 11)
+                .get::<pgrx::pg_sys::TimestampTz>(row, 12)
                 .filter(is_finite)
                 .and_then(|time| time.checked_add(EPOCH)),
-            assets: [12, 13, 14, 15].map(jsonb),
-            assets_status: rows.text(row, 16),
-            assets_error_message: rows.text(row, 17),
-            asset_version: int4(rows, row, 18),
-            previous_asset_versions: jsonb(19),
+            assets: [13, 14, 15, 16].map(jsonb),
+            assets_status: rows.text(row, 17),
+            assets_error_message: rows.text(row, 18),
+            asset_version: int4(rows, row, 19),
+            previous_asset_versions: jsonb(20),
         }
     }
 
-    fn version(&self) -> i32 {
+    /// Of its references.
+    fn asset_version(&self) -> i32 {
         self.asset_version.unwrap_or(1)
     }
 
@@ -103,40 +97,29 @@ impl SceneRow {
     }
 
     fn writes(&self, writes: SceneWrites<'_>) -> Vec<Write> {
-        let text = |column: Option<&Jsonb>| column.map(|column| column.value().to_text());
-        let [video, source_code, ..] = self.assets.each_ref().map(Option::as_ref);
-        let previous = self.previous_asset_versions.as_ref();
-        let write = |column, before, after: Option<String>| after.map(|after| Write { column, before, after });
+        let text = |column: Option<Jsonb>| column.map(Jsonb::to_text);
+        let [video, source_code, ..] = self.assets;
+        let status = writes.assets_status.map(str::to_owned);
+        let message = writes.assets_error_message.map(str::to_owned);
+        let version = writes.asset_version.map(i64::from);
         [
-            write(
-                "video_asset",
-                text(video),
-                writes.video_asset.map(|asset| asset.to_string()),
-            ),
-            write(
+            ("video_asset", text(video), writes.video_asset.map(New::Json)),
+            (
                 "source_code_asset",
                 text(source_code),
-                writes.source_code_asset.map(|asset| asset.to_string()),
+                writes.source_code_asset.map(New::Json),
             ),
-            write("assets_status", None, writes.assets_status.map(str::to_owned)),
-            write(
-                "assets_error_message",
-                None,
-                writes.assets_error_message.map(str::to_owned),
-            ),
-            write(
-                "asset_version",
-                None,
-                writes.asset_version.map(|version| version.to_string()),
-            ),
-            write(
+            ("assets_status", None, status.map(New::Text)),
+            ("assets_error_message", None, message.map(New::Text)),
+            ("asset_version", None, version.map(New::Number)),
+            (
                 "previous_asset_versions",
-                text(previous),
-                writes.previous_asset_versions.map(|versions| versions.to_string()),
+                text(self.previous_asset_versions),
+                writes.previous_asset_versions.map(New::Json),
             ),
         ]
         .into_iter()
-        .flatten()
+        .filter_map(|(column, before, after)| Some(Write::new(column, before, after?)))
         .collect()
     }
 }
@@ -155,8 +138,8 @@ impl SceneDecider {
         }
     }
 
-    pub fn decide(&self, connection: &Connection, mode: Mode, rows: &[SceneRow]) -> Vec<Verdict> {
-        let keys: Vec<(&str, i32)> = rows.iter().map(|row| (row.id.as_str(), row.version())).collect();
+    pub fn decide_scenes(&self, connection: &Connection, mode: Mode, rows: &[SceneRow]) -> Vec<Verdict> {
+        let keys: Vec<(&str, i32)> = rows.iter().map(|row| (row.id.as_str(), row.asset_version())).collect();
         let existing = Existing::of(self.existing.as_ref(), connection, mode, &keys);
         rows.iter()
             .enumerate()
@@ -168,7 +151,7 @@ impl SceneDecider {
                 Verdict {
                     kind: Kind::Scene,
                     id: row.id.clone(),
-                    fingerprint: row.fingerprint,
+                    version: row.version,
                     outcome: decision.outcome,
                     reason: decision.reason,
                     references: decision.references,
@@ -181,221 +164,13 @@ impl SceneDecider {
     }
 }
 
-/// The look-up of references that exist.
-pub struct Existing {
-    asset_types: &'static [AssetType],
-    statement: Statement,
-}
-
-impl Existing {
-    /// `None` where there are no references yet.
-    pub fn new(tables: &Tables, entity: EntityType, asset_types: &'static [AssetType]) -> Option<Self> {
-        let references = tables.references.as_ref()?;
-        let names: Vec<String> = asset_types.iter().map(|asset| format!("'{}'", asset.name())).collect();
-        Some(Existing {
-            asset_types,
-            // LATERAL with LIMIT keeps the plan a nested loop over the unique index, whatever the statistics say.
-            statement: Statement::new(format!(
-                "SELECT u.n, r.asset_type::pg_catalog.text
-                 FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY u(id, version, n)
-                 CROSS JOIN LATERAL (SELECT r.asset_type FROM {} r
-                                     WHERE r.entity_type = '{}' AND r.entity_id = u.id AND r.version = u.version
-                                       AND r.asset_type IN ({}) LIMIT {}) r",
-                references.sql_name,
-                entity.name(),
-                names.join(", "),
-                names.len()
-            )),
-        })
-    }
-
-    /// The references of entities with these ids and versions, by place and type.
-    pub fn of(
-        existing: Option<&Self>,
-        connection: &Connection,
-        mode: Mode,
-        keys: &[(&str, i32)],
-    ) -> HashSet<(usize, AssetType)> {
-        let Some(existing) = existing.filter(|_| !keys.is_empty()) else {
-            return HashSet::new();
-        };
-        let parameters = [
-            arrays::text(keys.iter().map(|(id, _)| Some(*id))).into(),
-            arrays::int4(keys.iter().map(|(_, version)| Some(*version))).into(),
-        ];
-        let rows = connection.run(&existing.statement, mode, &parameters);
-        (0..rows.len())
-            .filter_map(|row| {
-                let (place, name) = (rows.get::<i64>(row, 0)?, rows.text(row, 1)?);
-                let asset = existing.asset_types.iter().find(|asset| asset.name() == name)?;
-                Some((place as usize - 1, *asset))
-            })
-            .collect()
-    }
-}
-
-/// The columns of a scene that are read, behind the fingerprint, in the order of [`SceneRow::read`].
-pub fn select(tables: &Tables) -> String {
-    let columns: [&[_]; 2] = [&SCENE_INPUT, &SCENE_NEW];
-    format!(
-        "SELECT {}, {} FROM {} s",
-        fingerprint(&tables.scenes, &columns),
-        select_list(&tables.scenes, &columns),
-        tables.scenes.sql_name
-    )
-}
-
-/// All rows of a result of [`select`].
-pub fn read_all(rows: &Rows) -> Vec<SceneRow> {
-    (0..rows.len()).map(|row| SceneRow::read(rows, row)).collect()
-}
-
-/// The phase over the scenes of a run.
-pub struct Scenes {
-    scope: Scope,
-    decider: SceneDecider,
-    writer: Option<Writer>,
-    first: Statement,
-    next: Statement,
-    these: Statement,
-    /// What was read is out of date: read the rows of the slice again.
-    reread: bool,
-}
-
-/// Columns as [`select`] names them.
-pub struct Page {
-    rows: Rows,
-}
-
-impl Scenes {
-    pub fn new(tables: &Rc<Tables>, bucket_url: Option<String>, scope: Scope) -> Self {
-        let select = select(tables);
-        let (greater, not_greater) = (&tables.scene_order.greater, &tables.scene_order.not_greater);
-        let in_range = scope.condition("s.id");
-        let columns: [&[_]; 2] = [&SCENE_INPUT, &SCENE_NEW];
-        Scenes {
-            decider: SceneDecider::new(tables, bucket_url),
-            writer: Writer::new(
-                tables,
-                &tables.scenes,
-                &SCENE_WRITTEN,
-                &fingerprint(&tables.scenes, &columns),
-            ),
-            first: Statement::new(format!(
-                "{select} WHERE s.id {not_greater} $2{in_range} ORDER BY s.id LIMIT $1"
-            )),
-            next: Statement::new(format!(
-                "{select} WHERE s.id {not_greater} $2{in_range} AND s.id {greater} $3 ORDER BY s.id LIMIT $1"
-            )),
-            these: Statement::new(format!("{select} WHERE s.id = ANY ($1) ORDER BY s.id")),
-            scope,
-            reread: false,
-        }
-    }
-
-    fn these(&self, connection: &Connection, ids: impl Iterator<Item = String>) -> Rows {
-        let ids: Vec<String> = ids.collect();
-        let ids = arrays::text(ids.iter().map(|id| Some(id.as_str())));
-        connection.run(&self.these, Mode::Write, &[ids.into()])
-    }
-}
-
-impl Job for Scenes {
-    type Page = Page;
-    type Decided = Decided;
-    type Counters = Counters;
-
-    const NAME: &'static str = "s3_assets";
+impl Entity for SceneDecider {
     const ROWS: &'static str = "scenes";
     const ROW: &'static str = "scene";
+    const JSON_COLUMNS: &'static [usize] = &[13, 14, 15, 16, 20];
 
-    fn estimate(&self, _: &Connection) -> Option<i64> {
-        self.scope.estimate
-    }
-
-    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
-        let bound = self.scope.bound.as_deref();
-        let rows = match after {
-            None => connection.run(&self.first, mode, &[limit.into(), bound.into()]),
-            Some(after) => connection.run(&self.next, mode, &[limit.into(), bound.into(), after.into()]),
-        };
-        Page { rows }
-    }
-
-    fn read_these(&mut self, connection: &Connection, ids: &[String]) -> Page {
-        Page {
-            rows: self.these(connection, ids.iter().cloned()),
-        }
-    }
-
-    fn len(page: &Page) -> usize {
-        page.rows.len()
-    }
-
-    fn cursor(page: &Page) -> String {
-        Self::id(page, page.rows.len() - 1)
-    }
-
-    fn weight(page: &Page, index: usize) -> usize {
-        let jsonb: usize = [12, 13, 14, 15, 19]
-            .into_iter()
-            .map(|column| page.rows.raw_size(index, column))
-            .sum();
-        4096 + jsonb
-    }
-
-    fn decide(&mut self, connection: &Connection, mode: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
-        let rows = if std::mem::take(&mut self.reread) {
-            read_all(&self.these(connection, (from..to).map(|row| Self::id(page, row))))
-        } else {
-            (from..to).map(|row| SceneRow::read(&page.rows, row)).collect()
-        };
-        Ok(Decided::new(self.decider.decide(connection, mode, &rows)))
-    }
-
-    fn has_writes(decided: &Decided) -> bool {
-        decided.has_writes()
-    }
-
-    fn write(
-        &mut self,
-        connection: &Connection,
-        _: &Page,
-        _: usize,
-        _: usize,
-        decided: Decided,
-    ) -> std::result::Result<Decided, Stale> {
-        // Whatever goes wrong from here on, the next decision must not rest on the present reading.
-        self.reread = true;
-        let written = self.writer.as_ref().ok_or(Stale)?.write(connection, decided)?;
-        self.reread = false;
-        Ok(written)
-    }
-
-    fn count(decided: &Decided) -> Counters {
-        decided.count()
-    }
-
-    fn count_failed(decided: &Decided) -> Counters {
-        decided.count_failed()
-    }
-
-    fn id(page: &Page, index: usize) -> String {
-        page.rows.text(index, 1).unwrap_or_default()
-    }
-
-    fn remember(&mut self, _: &Decided) -> Result<()> {
-        // The sessions' phase decides the scenes again where nothing was written.
-        Ok(())
-    }
-
-    fn changes(&self, decided: &Decided, changes: &mut Changes) {
-        if let Some(writer) = &self.writer {
-            writer.changes(decided, changes);
-        }
-    }
-
-    fn decisions(decided: &Decided, level: LogDecisions, decisions: &mut Vec<Decision>) {
-        decided.decisions(level, decisions);
+    fn decide(&self, connection: &Connection, mode: Mode, rows: &Rows, range: Range<usize>) -> Vec<Verdict> {
+        let scenes: Vec<SceneRow> = range.map(|row| SceneRow::read(rows, row)).collect();
+        self.decide_scenes(connection, mode, &scenes)
     }
 }

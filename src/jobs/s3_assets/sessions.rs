@@ -1,25 +1,20 @@
 //! The second phase: sessions, once all scenes are done.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::ops::Range;
 
-use media_assets_core::jobs::s3_assets::{
-    decide_session, AssetType, Counters, EntityType, Kind, Session, Status, Sums,
-};
+use media_assets_core::jobs::s3_assets::{decide_session, AssetType, EntityType, Kind, Session, Status, Sums};
 
-use super::scenes::{read_all, select, Existing, SceneDecider};
-use super::tables::{fingerprint, select_list, Tables, SESSION_INPUT, SESSION_NEW, SESSION_WRITTEN};
-use super::verdict::{Decided, Verdict, Write, Writer};
-use super::Scope;
-use crate::engine::journal::Changes;
-use crate::engine::ledger::decisions::Decision;
-use crate::engine::{Job, Stale};
-use crate::error::Result;
+use super::existing::Existing;
+use super::phase::Entity;
+use super::scenes::{SceneDecider, SceneRow};
+use super::tables::Tables;
+use super::verdict::{New, Verdict, Write};
+use crate::jobs::row_version::Version;
 use crate::postgres::arrays;
 use crate::postgres::jsonb::Jsonb;
 use crate::postgres::memory::in_own_context;
 use crate::postgres::spi::{Connection, Mode, Rows, Statement};
-use crate::settings::LogDecisions;
 
 /// Scenes that a dry run reads at once to decide them again.
 const SCENES: i64 = 1000;
@@ -29,7 +24,7 @@ const VERSION: i32 = 1;
 /// A row of `video_sessions` as it was read. Its JSON lies in the slice's memory.
 struct SessionRow {
     id: String,
-    fingerprint: i64,
+    version: Version,
     project_id: Option<String>,
     status: Option<String>,
     error_message: Option<String>,
@@ -44,16 +39,16 @@ impl SessionRow {
     fn read(rows: &Rows, row: usize) -> Self {
         let jsonb = |column| rows.get::<Jsonb>(row, column).map(Jsonb::copied);
         SessionRow {
-            fingerprint: rows.get(row, 0).unwrap_or_default(),
-            id: rows.text(row, 1).unwrap_or_default(),
-            project_id: rows.text(row, 2),
-            status: rows.text(row, 3),
-            error_message: rows.text(row, 4),
-            assets: [5, 6, 7].map(jsonb),
-            total_asset_size: rows.get(row, 8),
-            asset_count: rows.get(row, 9),
-            assets_status: rows.text(row, 10),
-            assets_error_message: rows.text(row, 11),
+            id: rows.text(row, 0).unwrap_or_default(),
+            version: Version::read(rows, row, 1),
+            project_id: rows.text(row, 3),
+            status: rows.text(row, 4),
+            error_message: rows.text(row, 5),
+            assets: [6, 7, 8].map(jsonb),
+            total_asset_size: rows.get(row, 9),
+            asset_count: rows.get(row, 10),
+            assets_status: rows.text(row, 11),
+            assets_error_message: rows.text(row, 12),
         }
     }
 
@@ -71,38 +66,31 @@ impl SessionRow {
             asset_count: self.asset_count.and_then(|count| i32::try_from(count).ok()),
         };
         let decision = decide_session(&session, sums, |asset_type, _| has_reference(asset_type));
-        let number = |number: Option<i64>| number.map(|number| number.to_string());
-        let write = |column, before, after: Option<String>| after.map(|after| Write { column, before, after });
         let writes = decision.writes;
+        let number = |number: Option<i64>| number.map(|number| number.to_string());
+        let status = writes.assets_status.map(str::to_owned);
+        let message = writes.assets_error_message.map(str::to_owned);
+        let count = writes.asset_count.map(i64::from);
         let writes = [
-            write(
+            (
                 "total_asset_size",
                 number(self.total_asset_size),
-                number(writes.total_asset_size),
+                writes.total_asset_size.map(New::Number),
             ),
-            write(
-                "asset_count",
-                number(self.asset_count),
-                number(writes.asset_count.map(i64::from)),
-            ),
-            write(
-                "assets_status",
-                self.assets_status.clone(),
-                writes.assets_status.map(str::to_owned),
-            ),
-            write(
-                "assets_error_message",
-                None,
-                writes.assets_error_message.map(str::to_owned),
-            ),
-        ];
+            ("asset_count", number(self.asset_count), count.map(New::Number)),
+            ("assets_status", self.assets_status.clone(), status.map(New::Text)),
+            ("assets_error_message", None, message.map(New::Text)),
+        ]
+        .into_iter()
+        .filter_map(|(column, before, after)| Some(Write::new(column, before, after?)))
+        .collect();
         Verdict {
             kind: Kind::Session,
             id: self.id.clone(),
-            fingerprint: self.fingerprint,
+            version: self.version,
             outcome: decision.outcome,
             reason: decision.reason,
-            writes: writes.into_iter().flatten().collect(),
+            writes,
             references: decision.references,
             references_existing: decision.references_existing,
             is_ready: false,
@@ -138,8 +126,9 @@ impl Again {
                         connection.run(&self.next, mode, &parameters)
                     }
                 };
-                let scenes = read_all(&rows);
-                for (scene, verdict) in scenes.iter().zip(self.decider.decide(connection, mode, &scenes)) {
+                let scenes: Vec<SceneRow> = (0..rows.len()).map(|row| SceneRow::read(&rows, row)).collect();
+                let verdicts = self.decider.decide_scenes(connection, mode, &scenes);
+                for (scene, verdict) in scenes.iter().zip(verdicts) {
                     let session = scene.session_id.as_deref().and_then(|id| places.get(id));
                     let Some(sum) = session.and_then(|place| sums.get_mut(*place)) else {
                         continue;
@@ -163,39 +152,19 @@ impl Again {
     }
 }
 
-/// The phase over the sessions of a run.
-pub struct Sessions {
-    scope: Scope,
+/// Decides sessions, by what their scenes and references are after the first phase.
+pub struct SessionDecider {
     existing: Option<Existing>,
     sums: Statement,
+    /// In a dry run.
     again: Option<Again>,
-    writer: Option<Writer>,
-    first: Statement,
-    next: Statement,
-    these: Statement,
-    /// What was read is out of date: read the rows of the slice again.
-    reread: bool,
 }
 
-/// Columns: fingerprint, then those of `SESSION_INPUT` and `SESSION_NEW`.
-pub struct Page {
-    rows: Rows,
-}
-
-impl Sessions {
-    pub fn new(tables: &Rc<Tables>, bucket_url: Option<String>, scope: Scope, execute: bool) -> Self {
-        let columns: [&[_]; 2] = [&SESSION_INPUT, &SESSION_NEW];
-        let fingerprint = fingerprint(&tables.sessions, &columns);
-        let select_sessions = format!(
-            "SELECT {fingerprint}, {} FROM {} s",
-            select_list(&tables.sessions, &columns),
-            tables.sessions.sql_name
-        );
-        let (greater, not_greater) = (&tables.session_order.greater, &tables.session_order.not_greater);
-        let in_range = scope.condition("s.id");
-        let select_scenes = select(tables);
+impl SessionDecider {
+    pub fn new(tables: &Tables, bucket_url: Option<String>, execute: bool) -> Self {
+        let select_scenes = tables.select_scenes();
         let after = &tables.scene_order.greater;
-        Sessions {
+        SessionDecider {
             existing: Existing::new(tables, EntityType::Session, &AssetType::OF_SESSION),
             sums: Statement::new(sums(tables)),
             again: (!execute).then(|| Again {
@@ -207,23 +176,7 @@ impl Sessions {
                     "{select_scenes} WHERE s.session_id = ANY ($1) AND s.id {after} $3 ORDER BY s.id LIMIT $2"
                 )),
             }),
-            writer: Writer::new(tables, &tables.sessions, &SESSION_WRITTEN, &fingerprint),
-            first: Statement::new(format!(
-                "{select_sessions} WHERE s.id {not_greater} $2{in_range} ORDER BY s.id LIMIT $1"
-            )),
-            next: Statement::new(format!(
-                "{select_sessions} WHERE s.id {not_greater} $2{in_range} AND s.id {greater} $3 ORDER BY s.id LIMIT $1"
-            )),
-            these: Statement::new(format!("{select_sessions} WHERE s.id = ANY ($1) ORDER BY s.id")),
-            scope,
-            reread: false,
         }
-    }
-
-    fn these(&self, connection: &Connection, ids: impl Iterator<Item = String>) -> Rows {
-        let ids: Vec<String> = ids.collect();
-        let ids = arrays::text(ids.iter().map(|id| Some(id.as_str())));
-        connection.run(&self.these, Mode::Write, &[ids.into()])
     }
 
     fn sums(&self, connection: &Connection, mode: Mode, ids: &[&str]) -> Vec<Sums> {
@@ -246,6 +199,24 @@ impl Sessions {
             again.correct(connection, mode, ids, &mut sums);
         }
         sums
+    }
+}
+
+impl Entity for SessionDecider {
+    const ROWS: &'static str = "sessions";
+    const ROW: &'static str = "session";
+    const JSON_COLUMNS: &'static [usize] = &[6, 7, 8];
+
+    fn decide(&self, connection: &Connection, mode: Mode, rows: &Rows, range: Range<usize>) -> Vec<Verdict> {
+        let sessions: Vec<SessionRow> = range.map(|row| SessionRow::read(rows, row)).collect();
+        let ids: Vec<&str> = sessions.iter().map(|session| session.id.as_str()).collect();
+        let keys: Vec<(&str, i32)> = ids.iter().map(|id| (*id, VERSION)).collect();
+        let existing = Existing::of(self.existing.as_ref(), connection, mode, &keys);
+        let sums = self.sums(connection, mode, &ids);
+        let verdicts = sessions.iter().zip(sums).enumerate().map(|(place, (session, sums))| {
+            session.verdict(sums, |asset_type| existing.contains(&(place, asset_type)))
+        });
+        verdicts.collect()
     }
 }
 
@@ -276,111 +247,4 @@ fn sums(tables: &Tables) -> String {
         of_scene = of(EntityType::Scene, "c.id"),
         of_session = of(EntityType::Session, "u.id"),
     )
-}
-
-impl Job for Sessions {
-    type Page = Page;
-    type Decided = Decided;
-    type Counters = Counters;
-
-    const NAME: &'static str = "s3_assets";
-    const ROWS: &'static str = "sessions";
-    const ROW: &'static str = "session";
-
-    fn estimate(&self, _: &Connection) -> Option<i64> {
-        self.scope.estimate
-    }
-
-    fn read(&mut self, connection: &Connection, mode: Mode, after: Option<&str>, limit: i64) -> Page {
-        let bound = self.scope.bound.as_deref();
-        let rows = match after {
-            None => connection.run(&self.first, mode, &[limit.into(), bound.into()]),
-            Some(after) => connection.run(&self.next, mode, &[limit.into(), bound.into(), after.into()]),
-        };
-        Page { rows }
-    }
-
-    fn read_these(&mut self, connection: &Connection, ids: &[String]) -> Page {
-        Page {
-            rows: self.these(connection, ids.iter().cloned()),
-        }
-    }
-
-    fn len(page: &Page) -> usize {
-        page.rows.len()
-    }
-
-    fn cursor(page: &Page) -> String {
-        Self::id(page, page.rows.len() - 1)
-    }
-
-    fn weight(page: &Page, index: usize) -> usize {
-        let jsonb: usize = [5, 6, 7]
-            .into_iter()
-            .map(|column| page.rows.raw_size(index, column))
-            .sum();
-        4096 + jsonb
-    }
-
-    fn decide(&mut self, connection: &Connection, mode: Mode, page: &Page, from: usize, to: usize) -> Result<Decided> {
-        let sessions: Vec<SessionRow> = if std::mem::take(&mut self.reread) {
-            let rows = self.these(connection, (from..to).map(|row| Self::id(page, row)));
-            (0..rows.len()).map(|row| SessionRow::read(&rows, row)).collect()
-        } else {
-            (from..to).map(|row| SessionRow::read(&page.rows, row)).collect()
-        };
-        let ids: Vec<&str> = sessions.iter().map(|session| session.id.as_str()).collect();
-        let keys: Vec<(&str, i32)> = ids.iter().map(|id| (*id, VERSION)).collect();
-        let existing = Existing::of(self.existing.as_ref(), connection, mode, &keys);
-        let sums = self.sums(connection, mode, &ids);
-        let verdicts = sessions.iter().zip(sums).enumerate().map(|(place, (session, sums))| {
-            session.verdict(sums, |asset_type| existing.contains(&(place, asset_type)))
-        });
-        Ok(Decided::new(verdicts.collect()))
-    }
-
-    fn has_writes(decided: &Decided) -> bool {
-        decided.has_writes()
-    }
-
-    fn write(
-        &mut self,
-        connection: &Connection,
-        _: &Page,
-        _: usize,
-        _: usize,
-        decided: Decided,
-    ) -> std::result::Result<Decided, Stale> {
-        // Whatever goes wrong from here on, the next decision must not rest on the present reading.
-        self.reread = true;
-        let written = self.writer.as_ref().ok_or(Stale)?.write(connection, decided)?;
-        self.reread = false;
-        Ok(written)
-    }
-
-    fn count(decided: &Decided) -> Counters {
-        decided.count()
-    }
-
-    fn count_failed(decided: &Decided) -> Counters {
-        decided.count_failed()
-    }
-
-    fn id(page: &Page, index: usize) -> String {
-        page.rows.text(index, 1).unwrap_or_default()
-    }
-
-    fn remember(&mut self, _: &Decided) -> Result<()> {
-        Ok(())
-    }
-
-    fn changes(&self, decided: &Decided, changes: &mut Changes) {
-        if let Some(writer) = &self.writer {
-            writer.changes(decided, changes);
-        }
-    }
-
-    fn decisions(decided: &Decided, level: LogDecisions, decisions: &mut Vec<Decision>) {
-        decided.decisions(level, decisions);
-    }
 }

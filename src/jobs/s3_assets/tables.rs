@@ -5,6 +5,7 @@ use crate::engine::rights;
 use crate::error::Result;
 use crate::jobs::asset_tables::{self, extension_schema, has_index_on, unique_usable, Problem};
 use crate::jobs::needs::{self, ColumnType, Need};
+use crate::jobs::row_version::Versions;
 use crate::postgres::spi::Connection;
 
 pub const SCENE_INPUT: [Need; 11] = [
@@ -75,6 +76,9 @@ pub const REFERENCE: [Need; 12] = [
     ("created_at", ColumnType::Time),
     ("metadata", ColumnType::Jsonb),
 ];
+/// The columns that are read of a scene, and of a session.
+const SCENES: [&[Need]; 2] = [&SCENE_INPUT, &SCENE_NEW];
+const SESSIONS: [&[Need]; 2] = [&SESSION_INPUT, &SESSION_NEW];
 /// What must be unique among references.
 pub const REFERENCE_KEY: [&str; 4] = ["entity_type", "entity_id", "asset_type", "version"];
 
@@ -159,6 +163,10 @@ pub struct Tables {
     pub references: Option<Relation>,
     pub scene_order: Ordering,
     pub session_order: Ordering,
+    /// Of a row `s`.
+    pub scene_versions: Versions,
+    /// Of a row `s`.
+    pub session_versions: Versions,
 }
 
 impl Tables {
@@ -189,7 +197,13 @@ impl Tables {
         };
         // One that lacks a column counts as empty too: nothing can be looked up in it.
         let whole = |relation: &Relation| REFERENCE.iter().all(|(column, _)| relation.has(column));
+        let versions = |relation: &Relation, columns: [&[Need]; 2]| {
+            let read = columns.concat();
+            Versions::of(connection, relation, "s", read.iter().map(|(name, _)| *name))
+        };
         let tables = Tables {
+            scene_versions: versions(&scenes, SCENES),
+            session_versions: versions(&sessions, SESSIONS),
             scenes,
             sessions,
             references: found.references.filter(whole),
@@ -237,6 +251,16 @@ impl Tables {
         Ok(())
     }
 
+    /// The rows of scenes: id, version, then the other columns of `SCENE_INPUT` and `SCENE_NEW`.
+    pub fn select_scenes(&self) -> String {
+        select(&self.scenes, &self.scene_versions, SCENES)
+    }
+
+    /// The rows of sessions: id, version, then the other columns of `SESSION_INPUT` and `SESSION_NEW`.
+    pub fn select_sessions(&self) -> String {
+        select(&self.sessions, &self.session_versions, SESSIONS)
+    }
+
     /// The relations by name, as a run's row in the ledger keeps them.
     pub fn names(&self) -> Vec<(&'static str, String)> {
         [&self.scenes, &self.sessions]
@@ -247,11 +271,12 @@ impl Tables {
     }
 }
 
-/// The columns of a row `s`, each in the type that it has to be; one that is not there yet is NULL.
-pub fn select_list(relation: &Relation, columns: &[&[Need]]) -> String {
-    let list: Vec<String> = columns
-        .concat()
+/// Id, version and the other columns of a row `s`, each in the type that it has to be; one that is not there yet is NULL.
+fn select(relation: &Relation, versions: &Versions, columns: [&[Need]; 2]) -> String {
+    let all = columns.concat();
+    let list: Vec<String> = all
         .iter()
+        .filter(|(name, _)| *name != "id")
         .map(|(name, wanted)| {
             if !relation.has(name) {
                 return format!("NULL::{}", wanted.sql());
@@ -265,13 +290,10 @@ pub fn select_list(relation: &Relation, columns: &[&[Need]]) -> String {
             }
         })
         .collect();
-    list.join(", ")
-}
-
-/// An expression over a row `s`, by which a write sees whether what was read of it has changed.
-pub fn fingerprint(relation: &Relation, columns: &[&[Need]]) -> String {
-    let all = columns.concat();
-    let names = all.iter().filter(|(name, _)| relation.has(name));
-    let list: Vec<String> = names.map(|(name, _)| format!("s.{}", quote_ident(name))).collect();
-    relation.row_version("s", &list)
+    format!(
+        "SELECT s.id::pg_catalog.text, {}, {} FROM {} s",
+        versions.columns(),
+        list.join(", "),
+        relation.sql_name
+    )
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::references::References;
+use super::references::{Going, References};
 use super::uses::Uses;
 use super::{Counters, Element, Fate, Kind};
 use crate::engine::ledger::Ledger;
@@ -34,7 +34,7 @@ impl Assets {
         ledger: &Rc<Ledger>,
         tables: &Rc<Tables>,
         (assets, usages): (&Relation, &Relation),
-        uses: &Rc<RefCell<Uses>>,
+        (uses, going): (&Rc<RefCell<Uses>>, &Rc<Going>),
     ) -> Result<Self> {
         let table = &assets.sql_name;
         Ok(Assets {
@@ -51,7 +51,7 @@ impl Assets {
                  FROM pg_catalog.unnest($1::pg_catalog.uuid[]) WITH ORDINALITY u(id, n) JOIN {} s ON s.asset_id = u.id GROUP BY u.n",
                 usages.sql_name
             )),
-            references: References::find(connection, assets, Some((usages, "asset_id")))?,
+            references: References::find(connection, (assets, "id"), Some((usages, "asset_id")), going)?,
             lock: Statement::new(format!(
                 "SELECT 1 FROM pg_catalog.unnest($1::pg_catalog.uuid[]) WITH ORDINALITY u(id, n) JOIN {table} a ON a.id = u.id
                  ORDER BY u.n FOR UPDATE OF a"
@@ -102,7 +102,6 @@ impl Kind for Assets {
             };
         }
         drop(rows);
-        self.references.mark(connection, mode, all[0], &mut fates);
         let rows = connection.run(&self.usages, mode, &all);
         for row in 0..rows.len() {
             let (Some(n), Some(count)) = (rows.get::<i64>(row, 0), rows.get::<i64>(row, 1)) else {
@@ -115,6 +114,9 @@ impl Kind for Assets {
                 fates[index] = Fate::Conflict("in_use_by_usage");
             }
         }
+        drop(rows);
+        let of_all: Vec<&Element> = elements.iter().collect();
+        self.references.mark(connection, mode, all[0], &of_all, &mut fates);
         fates
     }
 
@@ -145,7 +147,7 @@ impl Kind for Assets {
         }
     }
 
-    fn remember(&mut self, _: &[Element], _: &[Fate]) -> Result<()> {
-        Ok(())
+    fn remember(&mut self, elements: &[Element], fates: &[Fate]) -> Result<()> {
+        self.references.remember(&elements.iter().collect::<Vec<_>>(), fates)
     }
 }

@@ -7,7 +7,7 @@ use media_assets_core::json::Json;
 
 use std::rc::Rc;
 
-use super::references::References;
+use super::references::{Going, References};
 use super::subject::Subject;
 use super::{Counters, Element, Fate, Kind};
 use crate::engine::ledger::runs::Run;
@@ -144,7 +144,8 @@ impl Rows {
     }
 
     fn deleting(connection: &Connection, tables: &Tables) -> Result<Self> {
-        let references = References::find_on(connection, &tables.assets, "uuid", None)?;
+        let going = Going::of(connection, std::iter::once((&tables.assets, "uuid")));
+        let references = References::find(connection, (&tables.assets, "uuid"), None, &going)?;
         let write = format!(
             "DELETE FROM {} a USING ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u(id, before) WHERE a.uuid = u.id",
             tables.assets.sql_name
@@ -210,7 +211,8 @@ impl Kind for Rows {
         }
         drop(rows);
         if let Some(references) = &self.references {
-            references.mark(connection, mode, ids(elements.iter()), &mut fates);
+            let all: Vec<&Element> = elements.iter().collect();
+            references.mark(connection, mode, ids(elements.iter()), &all, &mut fates);
         }
         fates
     }
@@ -238,8 +240,11 @@ impl Kind for Rows {
         }
     }
 
-    fn remember(&mut self, _: &[Element], _: &[Fate]) -> Result<()> {
-        Ok(())
+    fn remember(&mut self, elements: &[Element], fates: &[Fate]) -> Result<()> {
+        match &self.references {
+            Some(references) => references.remember(&elements.iter().collect::<Vec<_>>(), fates),
+            None => Ok(()),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Counters, Undo};
 use crate::engine::ledger::record::{NewRun, RunMode};
 use crate::engine::ledger::runs::Run;
 use crate::engine::ledger::Ledger;
-use crate::engine::long::{Buckets, Phase, PhaseOf, Program};
+use crate::engine::long::{phase_of, Buckets, Phase, Program};
 use crate::engine::relation::LockTarget;
 use crate::engine::{rights, Job, Tally};
 use crate::error::{no_such_run, not_supported, not_undoable, wrong_state, Result};
@@ -190,16 +190,7 @@ impl Program for UndoProgram {
 
     fn open(&self, connection: &Connection, _: Buckets) -> Result<Vec<Box<dyn Phase>>> {
         self.close_undone(connection);
-        let jobs = self.jobs(connection)?.into_iter();
-        Ok(jobs
-            .map(|job| -> Box<dyn Phase> {
-                Box::new(PhaseOf {
-                    job,
-                    counts: true,
-                    begin: |_: &mut Undo, _: &Connection| Ok(()),
-                })
-            })
-            .collect())
+        Ok(self.jobs(connection)?.into_iter().map(phase_of).collect())
     }
 
     fn max_rows(&self) -> Option<i64> {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::assets::Assets;
 use super::items::Items;
 use super::keys::{Change, Keys};
-use super::references::References;
+use super::references::{Going, References};
 use super::usages::Usages;
 use super::uses::Uses;
 use super::Kind;
@@ -96,7 +96,8 @@ impl Subject for Lessons {
         }
         rights::check_privilege(connection, &self.assets, "DELETE", &[])?;
         rights::check_privilege(connection, &self.usages, "DELETE", &[])?;
-        if References::find(connection, &self.usages, None)?.is_empty() {
+        let none = Rc::default();
+        if References::find(connection, (&self.usages, "id"), None, &none)?.is_empty() {
             return Ok(());
         }
         // They are locked before they go.
@@ -106,16 +107,17 @@ impl Subject for Lessons {
     fn kinds(&self, connection: &Connection, run_id: i64, ledger: &Rc<Ledger>) -> Result<Vec<Box<dyn Kind>>> {
         let uses = Rc::new(RefCell::new(Uses::default()));
         let asset_side = (&self.assets, &self.usages);
+        let going = Going::of(connection, [(&self.usages, "id"), (&self.assets, "id")].into_iter());
         Ok(vec![
             Box::new(Items::new(&self.tables, &uses)),
-            Box::new(Usages::new(connection, &self.usages, &uses)?),
+            Box::new(Usages::new(connection, &self.usages, &uses, &going)?),
             Box::new(Assets::new(
                 connection,
                 run_id,
                 ledger,
                 &self.tables,
                 asset_side,
-                &uses,
+                (&uses, &going),
             )?),
             Box::new(Keys::new(&self.assets, Change::Set, None)),
         ])

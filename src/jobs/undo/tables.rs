@@ -1,12 +1,15 @@
-//! Undo of the jobs whose changes are rows inserted and values of columns set: one entry for each.
+//! Undo of the jobs whose changes are rows inserted or replaced and values of columns set: one entry for each.
 
 use std::rc::Rc;
 
-use super::cells::Cells;
+use super::cells::Cell;
+use super::place::Places;
+use super::references::Going;
+use super::replaced::ReplacedRows;
 use super::rows::InsertedRows;
 use super::subject::Subject;
-use super::{Element, Kind};
-use crate::engine::journal::{CELL_SET, ROW_INSERTED};
+use super::Kind;
+use crate::engine::journal::{CELL_SET, ROW_INSERTED, ROW_REPLACED};
 use crate::engine::ledger::runs::Run;
 use crate::engine::ledger::Ledger;
 use crate::engine::relation::Relation;
@@ -39,7 +42,7 @@ pub struct KeepRule {
     pub condition: &'static str,
 }
 
-/// The jobs whose changes are of these two kinds.
+/// The jobs whose changes are of these kinds.
 pub const TABLE_JOBS: &[TableJob] = &[
     TableJob {
         name: "i2v_thumbnails",
@@ -88,7 +91,7 @@ pub const TABLE_JOBS: &[TableJob] = &[
     },
 ];
 
-const PHASES: [&str; 2] = ["cells", "rows"];
+const PHASES: [&str; 3] = ["cells", "rows", "replaced"];
 
 /// The reasons that a job has for one column or relation.
 pub struct Keep {
@@ -144,6 +147,8 @@ pub struct TableScope {
     relations: Vec<Relation>,
     /// The run inserted rows into these.
     inserted: Vec<Keyed>,
+    /// The run changed or removed whole rows of these.
+    replaced: Vec<Keyed>,
     /// The run set values of these columns.
     set: Vec<(Keyed, String)>,
     /// How many values the run wrote.
@@ -168,6 +173,7 @@ impl TableScope {
             job,
             relations,
             inserted: Vec::new(),
+            replaced: Vec::new(),
             set: Vec::new(),
             written: 0,
         };
@@ -185,7 +191,7 @@ impl TableScope {
             connection,
             Mode::Read,
             "SELECT action, relation, column_name, sum(cardinality(coalesce(ids, uuids::text[])))::bigint
-             FROM ~backfill_changes WHERE run_id = $1 AND action IN ('row_inserted', 'cell_set')
+             FROM ~backfill_changes WHERE run_id = $1 AND action IN ('row_inserted', 'row_replaced', 'cell_set')
              GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
             &[undone.run_id.into()],
         );
@@ -199,6 +205,7 @@ impl TableScope {
             let table = scope.keyed(connection, undone, recorded_as)?;
             match action.as_str() {
                 ROW_INSERTED => scope.inserted.push(table),
+                ROW_REPLACED => scope.replaced.push(table),
                 CELL_SET if table.relation.has(&column) => scope.set.push((table, column)),
                 _ => {}
             }
@@ -264,6 +271,11 @@ impl Subject for TableScope {
             // They are locked before they go.
             rights::check_privilege(connection, &table.relation, "UPDATE", &[&table.key])?;
         }
+        for table in &self.replaced {
+            let columns: Vec<&str> = table.relation.columns.keys().map(String::as_str).collect();
+            rights::check_privilege(connection, &table.relation, "INSERT", &columns)?;
+            rights::check_privilege(connection, &table.relation, "UPDATE", &columns)?;
+        }
         for (table, column) in &self.set {
             rights::check_privilege(connection, &table.relation, "UPDATE", &[column])?;
         }
@@ -273,39 +285,28 @@ impl Subject for TableScope {
     fn kinds(&self, connection: &Connection, _: i64, _: &Rc<Ledger>) -> Result<Vec<Box<dyn Kind>>> {
         let cells = self.set.iter().map(|(table, column)| {
             let keep = self.keep(&table.relation, Some(column));
-            (table.clone(), column.clone(), keep)
+            let place = (table.recorded_as.clone(), Some(column.clone()));
+            (place, Cell::new(table, column, keep))
         });
         let tables = self.inserted.iter();
-        let tables = tables.map(|table| {
-            let of_table = |(name, _): &&(&str, &'static [&'static str])| *name == table.relation.name;
-            let fingerprint = self.job.fingerprints.iter().find(of_table).map(|(_, columns)| *columns);
-            (table.clone(), fingerprint, self.keep(&table.relation, None))
-        });
+        let going = Going::of(connection, tables.clone().map(|table| (&table.relation, &*table.key)));
+        let inserted: Result<Vec<_>> = tables
+            .map(|table| {
+                let of_table = |(name, _): &&(&str, &'static [&'static str])| *name == table.relation.name;
+                let content = self.job.fingerprints.iter().find(of_table).map(|(_, columns)| *columns);
+                let keep = self.keep(&table.relation, None);
+                let place = (table.recorded_as.clone(), None);
+                Ok((place, InsertedRows::new(connection, table, content, keep, &going)?))
+            })
+            .collect();
+        let replaced = self.replaced.iter();
+        let replaced = replaced.map(|table| ((table.recorded_as.clone(), None), ReplacedRows::new(table)));
         Ok(vec![
-            Box::new(Cells::new(cells.collect())),
-            Box::new(InsertedRows::new(connection, tables.collect())?),
+            Box::new(Places::new(cells)),
+            Box::new(Places::new(inserted?)),
+            Box::new(Places::new(replaced)),
         ])
     }
 
     fn begin(&self, _: &Connection, _: i64) {}
-}
-
-/// Elements of one relation and column, and their places.
-type Group<'e> = (Vec<usize>, Vec<&'e Element>);
-
-/// The elements whose place is wanted, grouped by relation and column, in the order in which these come.
-pub fn by_place(elements: &[Element], wanted: impl Fn(usize) -> bool) -> Vec<Group<'_>> {
-    let mut groups: Vec<Group<'_>> = Vec::new();
-    for (place, element) in elements.iter().enumerate().filter(|(place, _)| wanted(*place)) {
-        let same =
-            |group: &&mut Group<'_>| group.1[0].relation == element.relation && group.1[0].column == element.column;
-        match groups.iter_mut().find(same) {
-            Some(group) => {
-                group.0.push(place);
-                group.1.push(element);
-            }
-            None => groups.push((vec![place], vec![element])),
-        }
-    }
-    groups
 }

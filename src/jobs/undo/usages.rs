@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::references::References;
+use super::references::{Going, References};
 use super::uses::Uses;
 use super::{Counters, Element, Fate, Kind};
 use crate::engine::relation::Relation;
@@ -30,7 +30,12 @@ pub struct Usages {
 impl Usages {
     /// # Errors
     /// 42501 when a table that refers to usages cannot be seen whole.
-    pub fn new(connection: &Connection, usages: &Relation, uses: &Rc<RefCell<Uses>>) -> Result<Self> {
+    pub fn new(
+        connection: &Connection,
+        usages: &Relation,
+        uses: &Rc<RefCell<Uses>>,
+        going: &Rc<Going>,
+    ) -> Result<Self> {
         let id_type = usages.type_of("id");
         let table = &usages.sql_name;
         Ok(Usages {
@@ -42,7 +47,7 @@ impl Usages {
                  FROM pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n) JOIN {table} s ON s.id = u.id"
             )),
             places: Vec::new(),
-            references: References::find(connection, usages, None)?,
+            references: References::find(connection, (usages, "id"), None, going)?,
             lock: Statement::new(format!(
                 "SELECT 1 FROM pg_catalog.unnest($1::{id_type}[]) WITH ORDINALITY u(id, n) JOIN {table} s ON s.id = u.id
                  ORDER BY s.id FOR UPDATE OF s"
@@ -104,8 +109,9 @@ impl Kind for Usages {
             }
         }
         drop(rows);
+        let all: Vec<&Element> = elements.iter().collect();
         self.references
-            .mark(connection, mode, self.ids(elements.iter()), &mut fates);
+            .mark(connection, mode, self.ids(elements.iter()), &all, &mut fates);
         fates
     }
 
@@ -158,6 +164,6 @@ impl Kind for Usages {
                 uses.usage_removed(asset)?;
             }
         }
-        Ok(())
+        self.references.remember(&elements.iter().collect::<Vec<_>>(), fates)
     }
 }

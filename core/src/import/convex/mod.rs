@@ -84,11 +84,14 @@ fn read_document(table: Table, line: i64, document: &Value, problems: &mut Vec<P
             let Some(value) = document.get(column.field) else {
                 return Cell::Null;
             };
-            cell(column.column_type, value).unwrap_or_else(|what| {
+            let mut report = |what: &str| {
                 problems.push(Problem {
                     line,
                     message: format!("{} {what}", column.field),
                 });
+            };
+            cell(column.column_type, value, &mut report).unwrap_or_else(|what| {
+                report(what);
                 Cell::Null
             })
         })
@@ -108,11 +111,16 @@ fn reference_id(id: &str) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
 }
 
+/// `report` is told of values inside a struct that became JSON null.
+///
 /// # Errors
 /// Why the value does not fit.
-fn cell(column_type: ColumnType, value: &Value) -> Result<Cell, &'static str> {
+fn cell(column_type: ColumnType, value: &Value, report: &mut dyn FnMut(&str)) -> Result<Cell, &'static str> {
     if column_type == ColumnType::Jsonb {
-        let value = plain(value)?;
+        let value = match special(value) {
+            Some(special) => special?,
+            None => plain(value, report),
+        };
         return if has_nul(&value) {
             Err("has a NUL character")
         } else {
@@ -154,24 +162,25 @@ fn whole(value: &Value) -> Option<i64> {
     Decimal::parse(number(value)?.as_str())?.to_i64()
 }
 
-/// The plain JSON of a value, with numbers and bytes (in base64) in the place of Convex's forms.
-///
-/// # Errors
-/// For a number that is not finite, and for what is no such form after all.
-fn plain(value: &Value) -> Result<Value, &'static str> {
+/// The plain JSON of a value, with numbers and bytes (in base64) in the place of Convex's forms. A form that stands for no
+/// JSON value (a number that is not finite) becomes JSON null, and costs its struct nothing else.
+fn plain(value: &Value, report: &mut dyn FnMut(&str)) -> Value {
     if let Some(special) = special(value) {
-        return special;
+        return special.unwrap_or_else(|what| {
+            report(&format!("holds a value that {what}"));
+            Value::Null
+        });
     }
-    Ok(match value {
-        Value::Array(elements) => elements.iter().map(plain).collect::<Result<_, _>>()?,
+    match value {
+        Value::Array(elements) => elements.iter().map(|element| plain(element, report)).collect(),
         Value::Object(members) => Value::Object(
             members
                 .iter()
-                .map(|(name, value)| Ok((name.clone(), plain(value)?)))
-                .collect::<Result<_, &'static str>>()?,
+                .map(|(name, value)| (name.clone(), plain(value, report)))
+                .collect(),
         ),
         scalar => scalar.clone(),
-    })
+    }
 }
 
 /// What `{"$integer": …}`, `{"$float": …}` or `{"$bytes": …}` stands for; `None` for every other value.
@@ -265,10 +274,20 @@ mod tests {
         );
         let expected: Value = serde_json::from_str(r#"{"size": 5, "raw": ["AAE="], "n": 1.50}"#).expect("JSON");
         assert_eq!((cell, problems), (Cell::Json(expected), 0));
-        for bad in [r#"{"a": {"$float": "AAAAAAAA+H8="}}"#, r#"{"a": "\u0000"}"#] {
+        for bad in [r#"{"$float": "AAAAAAAA+H8="}"#, r#"{"a": "\u0000"}"#] {
             let (cell, problems) = cell_of(Table::Scenes, "video_asset", &format!("\"videoAsset\": {bad}"));
             assert_eq!((cell, problems), (Cell::Null, 1), "{bad}");
         }
+        // What has no form in JSON costs itself only: NaN, two infinities, an integer of two bytes.
+        let (cell, problems) = cell_of(
+            Table::Scenes,
+            "video_asset",
+            r#""videoAsset": {"s3Key": "k", "size": {"$float": "AAAAAAAA+H8="}, "list": [{"$float": "AAAAAAAA8H8="},
+               {"$float": "AAAAAAAA8P8="}, {"$integer": "BQA="}, {"$float": "AAAAAAAAAIA="}]}"#,
+        );
+        let expected: Value =
+            serde_json::from_str(r#"{"s3Key": "k", "size": null, "list": [null, null, null, -0.0]}"#).expect("JSON");
+        assert_eq!((cell, problems), (Cell::Json(expected), 4));
     }
 
     #[test]

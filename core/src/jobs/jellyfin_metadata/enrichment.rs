@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Number, Value};
 
+use super::private::ServerPath;
 use super::{meta_of, meta_string, string};
 use crate::decimal::Decimal;
 use crate::identity::{percent_encode, trim};
@@ -59,14 +60,17 @@ pub fn enrich<'a, J: Members<'a>>(board_row: J, item: Option<J>, public_base: Op
         .and_then(|item| string(item.get("ImageTags")?, "Primary"))
         .zip(address.as_ref())
         .map(|(tag, (base, id))| format!("{base}/Items/{id}/Images/Primary?tag={}", percent_encode(&tag, b"")));
-    let existing = || meta_string(board_row, "thumbnail_url").or_else(|| string(board_row, "thumbnail_url"));
+    let path = ServerPath::of(item);
+    let open = |text: Option<Cow<'a, str>>| text.filter(|text| !path.is_told_by(text));
+    let existing =
+        || open(meta_string(board_row, "thumbnail_url")).or_else(|| open(string(board_row, "thumbnail_url")));
     Enrichment {
         jellyfin_public_url: address
             .as_ref()
             .map(|(base, id)| format!("{base}/web/index.html#!/details?id={id}"))
-            .or_else(|| meta_string(board_row, "jellyfin_public_url").map(Cow::into_owned)),
+            .or_else(|| open(meta_string(board_row, "jellyfin_public_url")).map(Cow::into_owned)),
         thumbnail_url: image.or_else(|| {
-            meta_string(board_row, "thumbnail_uri")
+            open(meta_string(board_row, "thumbnail_uri"))
                 .or_else(existing)
                 .map(Cow::into_owned)
         }),

@@ -7,7 +7,9 @@ mod candidate;
 mod decide;
 mod enrichment;
 mod payload;
+mod private;
 mod resolve;
+mod schema;
 
 pub use candidate::{is_candidate, lookup, search_key, search_key_of, Lookup, Search};
 pub use decide::{
@@ -17,6 +19,7 @@ pub use decide::{
 pub use enrichment::{enrich, Enrichment};
 pub use payload::{content_published_payload, PayloadError, PayloadSettings};
 pub use resolve::{resolve_jellyfin_item, Unresolved};
+pub use schema::breach;
 
 /// The topic of the events, with its version.
 pub const TOPIC: &str = "content.published.v1";

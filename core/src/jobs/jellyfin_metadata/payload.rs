@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 use super::candidate::title_of;
 use super::enrichment::enrich;
+use super::private::ServerPath;
+use super::schema::breach;
 use super::{meta_of, meta_string, string, DEFAULT_NAMESPACE};
 use crate::identity::{percent_decode_once, trim};
 use crate::json::{Json, Kind, Members};
@@ -29,14 +31,15 @@ pub struct PayloadSettings<'s> {
 pub enum PayloadError {
     /// Neither `meta.artifact_uri` nor `content_url`.
     MissingArtifactUri,
-    /// An artifact that is not on S3, or neither a key in it nor a `meta.published_path`.
+    /// An artifact that is not on S3, or neither a key in it nor a `meta.published_path`, or any other rule broken.
     InvalidPayload,
 }
 
 /// The payload of a row: an object that satisfies the schema `content.published.v1`, without nulls.
 ///
 /// `board_row` is the row as a JSON object of its columns; `item` what Jellyfin answered. A field of the wrong type is
-/// absent. Nothing leaves but the fields of the schema, and of `meta` what the list here names: never a server path.
+/// absent. Nothing leaves but the fields of the schema, and of `meta` what the list here names: never a server path. A text
+/// that tells the item's `Path` counts as absent.
 ///
 /// # Errors
 /// Why there is none.
@@ -51,14 +54,17 @@ pub fn content_published_payload<'a, J: Members<'a>>(
         .or_else(|| string(board_row, "content_url"))
         .ok_or(PayloadError::MissingArtifactUri)?;
     let object = artifact_uri.strip_prefix("s3://").ok_or(PayloadError::InvalidPayload)?;
-    let published_path = meta_string(board_row, "published_path")
+    let item = item.filter(|item| item.kind() == Kind::Object);
+    let path = ServerPath::of(item);
+    let of_meta = |name: &str| meta_string(board_row, name).filter(|text| !path.is_told_by(text));
+    let of_row = |name: &str| string(board_row, name).filter(|text| !path.is_told_by(text));
+    let published_path = of_meta("published_path")
         .map(Cow::into_owned)
         .or_else(|| key_of(object))
         .ok_or(PayloadError::InvalidPayload)?;
-    let item = item.filter(|item| item.kind() == Kind::Object);
-    let of_meta_or_row = |name: &str| meta_string(board_row, name).or_else(|| string(board_row, name));
-    let namespace = string(board_row, "namespace")
-        .or_else(|| meta_string(board_row, "namespace"))
+    let of_meta_or_row = |name: &str| of_meta(name).or_else(|| of_row(name));
+    let namespace = of_row("namespace")
+        .or_else(|| of_meta("namespace"))
         .or_else(|| Some(Cow::Owned(settings.default_namespace?.to_owned())).filter(|name| !trim(name).is_empty()))
         .unwrap_or(Cow::Borrowed(DEFAULT_NAMESPACE));
 
@@ -70,16 +76,20 @@ pub fn content_published_payload<'a, J: Members<'a>>(
     };
     add("artifact_uri", Some(artifact_uri));
     add("published_path", Some(Cow::Owned(published_path)));
-    add("title", title_of(board_row));
+    add("title", title_of(board_row).filter(|title| !path.is_told_by(title)));
     add("description", of_meta_or_row("description"));
     add("public_url", of_meta_or_row("public_url"));
     add("namespace", Some(namespace));
-    payload.insert("tags".to_owned(), tags(board_row).into());
-    let meta = public_meta(board_row, item, settings.backfill_version);
+    payload.insert("tags".to_owned(), tags(board_row, &path).into());
+    let meta = public_meta(board_row, item, &path, settings.backfill_version);
     if !meta.is_empty() {
         payload.insert("meta".to_owned(), Value::Object(meta));
     }
-    Ok(Value::Object(payload))
+    let payload = Value::Object(payload);
+    match breach(&payload) {
+        None => Ok(payload),
+        Some(_) => Err(PayloadError::InvalidPayload),
+    }
 }
 
 /// The key of `bucket/key`, percent-decoded once; `None` without bucket or key.
@@ -89,7 +99,7 @@ fn key_of(object: &str) -> Option<String> {
 }
 
 /// The tags of a row, a list or a string with commas: trimmed, without repeats, in their order, and [`TAG`].
-fn tags<'a, J: Members<'a>>(board_row: J) -> Vec<String> {
+fn tags<'a, J: Members<'a>>(board_row: J, path: &ServerPath) -> Vec<String> {
     let known = |object: J| {
         object
             .get("tags")
@@ -103,7 +113,7 @@ fn tags<'a, J: Members<'a>>(board_row: J) -> Vec<String> {
     };
     let mut tags: Vec<String> = Vec::with_capacity(written.len() + 1);
     for tag in written.iter().map(|tag| trim(tag)).chain([TAG]) {
-        if !tag.is_empty() && !tags.iter().any(|known| known == tag) {
+        if !tag.is_empty() && !path.is_told_by(tag) && !tags.iter().any(|known| known == tag) {
             tags.push(tag.to_owned());
         }
     }
@@ -114,15 +124,15 @@ fn tags<'a, J: Members<'a>>(board_row: J) -> Vec<String> {
 fn public_meta<'a, J: Members<'a>>(
     board_row: J,
     item: Option<J>,
+    path: &ServerPath,
     backfill_version: Option<&str>,
 ) -> Map<String, Value> {
     let of_item = |name: &str| item.and_then(|item| string(item, name));
-    let path = of_item("Path");
     let of_meta = |name: &str| meta_string(board_row, name);
     let mut public = Map::new();
     let mut add = |name: &str, value: Option<Cow<'_, str>>| {
         // A path is nobody's business, under whatever name it stands.
-        let is_path = |text: &str| text.starts_with('/') || text.contains('\\') || path.as_deref() == Some(text);
+        let is_path = |text: &str| text.starts_with('/') || text.contains('\\') || path.is_told_by(text);
         if let Some(text) = value.filter(|text| !is_path(text)) {
             public.insert(name.to_owned(), Value::from(text));
         }
@@ -189,6 +199,21 @@ mod tests {
             Ok(
                 json!({"artifact_uri": "s3://b/k", "published_path": "k", "description": "row",
                       "namespace": "pmoves", "tags": ["backfill"]})
+            )
+        );
+    }
+
+    #[test]
+    fn a_path_in_any_text_counts_as_absent() {
+        let item = json!({"Path": "/srv/a.mp4"});
+        let row = json!({"title": "at /srv/a.mp4", "content_url": "s3://b/srv/a.mp4", "namespace": "/srv/a.mp4",
+                         "thumbnail_url": "https://cdn/srv/a.mp4", "meta": {"description": "/srv/a.mp4", "public_url": "file:///srv/a.mp4",
+                         "published_path": "/srv/a.mp4", "thumbnail_uri": "/srv/a.mp4", "tags": "a,/srv/a.mp4", "slug": "x/srv/a.mp4"}});
+        assert_eq!(
+            content_published_payload(&row, Some(&item), &PayloadSettings::default()),
+            Ok(
+                json!({"artifact_uri": "s3://b/srv/a.mp4", "published_path": "srv/a.mp4", "namespace": "pmoves",
+                      "thumbnail_url": "https://cdn/srv/a.mp4", "tags": ["a", "backfill"]})
             )
         );
     }

@@ -1,0 +1,1 @@
+CALL run_backfill('i2v_thumbnails', execute => true);

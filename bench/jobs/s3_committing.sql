@@ -1,0 +1,1 @@
+CALL run_backfill('s3_assets', execute => true);
