@@ -99,6 +99,15 @@ pub fn reasons(session: &mut Session) -> String {
     session.text("SELECT coalesce(string_agg(row_id || ' ' || reason, ', ' ORDER BY row_id), '') FROM jellyfin_skips")
 }
 
+/// The board of the long runs: most rows are enriched, some are skipped, and one row of seven was skipped before.
+pub fn long_board(session: &mut Session, rows: i64) {
+    session.run(&format!(
+        "INSERT INTO studio_board SELECT n, 'T' || n, NULL, 's3://b/' || n, 'published', jsonb_build_object('jellyfin_item_id', 'i' || n % 50) FROM generate_series(1, {rows}) n;
+         INSERT INTO jellyfin_items SELECT 'i' || n, CASE WHEN n % 5 > 0 THEN jsonb_build_object('Id', 'i' || n) END, CASE WHEN n % 5 > 0 THEN 200 ELSE 404 END, '2025-01-01' FROM generate_series(0, 49) n;
+         INSERT INTO jellyfin_skips SELECT n, 'no_item', timestamptz '2025-01-01', 0, timestamptz '2025-01-01' FROM generate_series(1, {rows}, 7) n"
+    ));
+}
+
 /// A key that must never be printed or stored.
 pub const KEY: &str = "k3y-that-nobody-may-see";
 

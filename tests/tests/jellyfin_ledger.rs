@@ -1,12 +1,11 @@
 //! Long runs over published rows, and what undo, verification and pipelines make of them.
 
 use media_assets_tests::jellyfin::{
-    answered, board, call, contents, gone, insert_item, insert_row, reasons, row, BASE, VERSION,
+    answered, board, call, contents, gone, insert_item, insert_row, long_board, reasons, row, BASE, VERSION,
 };
-use media_assets_tests::long::{await_rows, await_run, last_run, resume, rounds, state, Background};
 use media_assets_tests::runs::{conflicts, undo};
 use media_assets_tests::standby::Standby;
-use media_assets_tests::{each_server, Cluster, Database, Session};
+use media_assets_tests::{each_server, Session};
 use serde_json::json;
 
 #[test]
@@ -309,15 +308,6 @@ fn an_undo_of_skips_needs_the_rights_to_write_them() {
     });
 }
 
-/// The board of the long runs: most rows are enriched, some are skipped, and one row of seven was skipped before.
-fn long_board(session: &mut Session, rows: i64) {
-    session.run(&format!(
-        "INSERT INTO studio_board SELECT n, 'T' || n, NULL, 's3://b/' || n, 'published', jsonb_build_object('jellyfin_item_id', 'i' || n % 50) FROM generate_series(1, {rows}) n;
-         INSERT INTO jellyfin_items SELECT 'i' || n, CASE WHEN n % 5 > 0 THEN jsonb_build_object('Id', 'i' || n) END, CASE WHEN n % 5 > 0 THEN 200 ELSE 404 END, '2025-01-01' FROM generate_series(0, 49) n;
-         INSERT INTO jellyfin_skips SELECT n, 'no_item', timestamptz '2025-01-01', 0, timestamptz '2025-01-01' FROM generate_series(1, {rows}, 7) n"
-    ));
-}
-
 #[test]
 fn every_look_works_on_a_hot_standby_and_predicts_the_run() {
     each_server(|server| {
@@ -368,95 +358,5 @@ fn every_look_works_on_a_hot_standby_and_predicts_the_run() {
         );
         let undone = replica.counters("SELECT * FROM undo_backfill(1)");
         assert_eq!((undone.get("conflicts"), undone.get("rows_removed")), (0, 240 + 52));
-    });
-}
-
-/// All that a run left, but for its times.
-fn left(session: &mut Session, run_id: i64) -> Vec<Vec<Option<String>>> {
-    session.rows(&format!(
-        "SELECT 'board', id::text, (meta - 'publish_event_sent_at')::text || (meta ? 'publish_event_sent_at') FROM studio_board
-         UNION ALL SELECT 'skip', row_id::text, reason || seen FROM jellyfin_skips
-         UNION ALL SELECT 'event', event_id::text, payload::text || subject_id || state FROM event_outbox
-         UNION ALL SELECT 'counters', '', sum(c.value) || ' ' || c.place FROM backfill_ranges r, unnest(r.counters) WITH ORDINALITY c(value, place)
-                   WHERE run_id = {run_id} GROUP BY c.place
-         UNION ALL SELECT 'change', action || relation || column_name || u.id, count(*)::text
-                   FROM backfill_changes c, unnest(coalesce(c.ids, c.uuids::text[])) u(id) WHERE run_id = {run_id} GROUP BY 2
-         ORDER BY 1, 2, 3"
-    ))
-}
-
-fn empty(session: &mut Session) {
-    session.run(
-        "TRUNCATE studio_board, jellyfin_items, jellyfin_skips, event_outbox;
-         TRUNCATE backfill_runs, backfill_ranges, backfill_requests, backfill_decisions, backfill_changes, backfill_quarantine, backfill_waits",
-    );
-    long_board(session, 300);
-}
-
-/// Starts a run and lets `strike` end it, again and again, until it has come to its end. Gives how often it was resumed.
-fn under_blows(cluster: &Cluster, database: &Database, strike: &dyn Fn(i64)) -> (i64, u32) {
-    let options = format!("{{\"backfill_version\": \"{VERSION}\", \"public_base\": \"{BASE}\"}}");
-    let mut call = format!("CALL run_backfill('jellyfin_metadata', 7, true, '{options}')");
-    let mut resumed = 0;
-    loop {
-        let mut session = cluster.session(database);
-        let already = last_run(&mut session).map_or(0, |run| {
-            session.number(&format!(
-                "SELECT sum(rows_done) FROM backfill_ranges WHERE run_id = {run}"
-            ))
-        });
-        let mut worker = cluster.session(database);
-        worker.run("SET media_assets.batch_pause = '3ms'; SET media_assets.progress = off");
-        let run = Background::start_in(worker, &call);
-        let run_id = await_run(&mut session);
-        // some batches further, at another place each time
-        if already + 60 < 300 {
-            await_rows(&mut session, run_id, already + 40 + i64::from(resumed));
-            strike(run.pid);
-        }
-        let _ = run.join();
-        let mut session = cluster.session(database);
-        match state(&mut session, run_id).as_str() {
-            "finished" => return (run_id, resumed),
-            "interrupted" => resumed += 1,
-            other => panic!("the run is {other}"),
-        }
-        call = resume(run_id);
-        assert!(resumed < 50, "the run does not end");
-    }
-}
-
-#[test]
-fn runs_of_killed_backends_and_crashed_servers_are_resumed_exactly() {
-    each_server(|server| {
-        let cluster = Cluster::like(server);
-        let database = cluster.server.database();
-        let mut session = database.session();
-        board(&mut session);
-        empty(&mut session);
-        let untouched = contents(&mut session);
-        let (run_id, _) = under_blows(&cluster, &database, &|_| ());
-        let expected = left(&mut session, run_id);
-        drop(session);
-        let blows: [(&str, &dyn Fn(i64)); 2] = [
-            ("kill -9 of the backend", &|pid| cluster.kill_backend(pid)),
-            ("crash of the server", &|_| {
-                cluster.crash();
-                cluster.start();
-            }),
-        ];
-        for (name, strike) in blows {
-            for _ in 0..rounds(1).min(5) {
-                empty(&mut cluster.session(&database));
-                let (run_id, resumed) = under_blows(&cluster, &database, strike);
-                assert!(resumed >= 3, "{name} hit {resumed} times");
-                let mut session = cluster.session(&database);
-                assert_eq!(expected, left(&mut session, run_id), "{name}");
-                // … and what was written in so many pieces is taken back as one
-                let undone = undo(&mut session, run_id);
-                assert_eq!((undone.get("conflicts"), undone.get("errors")), (0, 0), "{name}");
-                assert_eq!(untouched, contents(&mut session), "{name}");
-            }
-        }
     });
 }

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use media_assets_tests::authority::Authority;
-use media_assets_tests::jellyfin::{client, ended, run_client, KEY};
+use media_assets_tests::jellyfin::{run_client, KEY};
 use media_assets_tests::relay::{enrich, honest, items, published_board, queued_board, with};
 use media_assets_tests::stub::{Reply, Stub};
 use media_assets_tests::{each_server, Session};
@@ -118,6 +117,38 @@ fn one_bad_item_costs_itself_only() {
         assert_eq!(asked, ["i3", "i5", "i6", "i8"]);
         enrich(&mut session);
         assert_eq!(session.number("SELECT count(*) FROM event_outbox"), 8);
+    });
+}
+
+#[test]
+fn a_404_is_an_answer_and_nothing_but_404_is_worth_a_hint() {
+    each_server(|server| {
+        let (database, mut session) = published_board(server, 4);
+        let stub = Stub::start(|request| match request.parameter("ids") {
+            Some("i1") => honest(request),
+            _ => Reply::Json(404, json!({"title": "Not Found"})),
+        });
+        let fetched = run_client(
+            &database,
+            &stub.base(),
+            &with("fetch", &["--batch", "4", "--limit", "3"]),
+        );
+        assert_eq!(fetched.code, Some(0), "{}", fetched.text);
+        assert!(!fetched.text.contains("HINT"), "{}", fetched.text);
+        assert_eq!(
+            session.text("SELECT string_agg(concat_ws(' ', item_id, http_status, error), ', ' ORDER BY item_id) FROM jellyfin_items"),
+            "i1 200, i2 404, i3 404"
+        );
+        let fetched = run_client(&database, &stub.base(), &with("fetch", &[]));
+        assert_eq!(fetched.code, Some(0), "{}", fetched.text);
+        assert!(fetched.text.contains("HTTP 404 only"), "{}", fetched.text);
+        enrich(&mut session);
+        assert_eq!(
+            session.text("SELECT string_agg(row_id || reason, ',' ORDER BY row_id) FROM jellyfin_skips"),
+            "2not_found,3not_found,4not_found"
+        );
+        // nothing is asked again
+        assert_eq!(session.number("SELECT count(*) FROM jellyfin_candidates()"), 0);
     });
 }
 
@@ -284,62 +315,6 @@ fn what_another_call_published_is_no_failure_of_this_one() {
         assert_eq!(published.code, Some(0), "{}", published.text);
         assert!(published.text.contains("failing: 0"), "{}", published.text);
         assert!(session.is_true("SELECT bool_and(envelope_id = 'of the other') FROM event_outbox"));
-    });
-}
-
-#[test]
-fn a_certificate_is_taken_from_whom_the_user_trusts() {
-    each_server(|server| {
-        let (database, mut session) = published_board(server, 3);
-        let (trusted, other) = (Authority::new(), Authority::new());
-        let stub = Stub::start_tls(&trusted, honest);
-        let run = |arguments: &[&str], variables: &[(&str, &str)]| {
-            let mut call = client(&database, &stub.base(), &with(arguments[0], &arguments[1..]));
-            call.envs(variables.iter().copied());
-            ended(call.output().expect("the client starts"))
-        };
-        let file = trusted.file.to_str().expect("a path of letters");
-        let stranger = other.file.to_str().expect("a path of letters");
-        // neither the system nor another authority knows this one
-        for (arguments, variables) in [
-            (vec!["fetch"], vec![]),
-            (vec!["fetch", "--ca-file", stranger], vec![]),
-            (vec!["fetch", "--ca-file", stranger], vec![("SSL_CERT_FILE", file)]),
-        ] {
-            let refused = run(&arguments, &variables);
-            assert_eq!(refused.code, Some(3), "{}", refused.text);
-            assert!(refused.text.contains("--ca-file"), "{}", refused.text);
-        }
-        assert_eq!(stub.count(), 0);
-        assert_eq!(session.number("SELECT count(*) FROM jellyfin_items"), 0);
-        for bad in ["/nowhere/ca.pem", "/dev/null"] {
-            let refused = run(&["fetch", "--ca-file", bad], &[]);
-            assert_eq!(refused.code, Some(1), "{}", refused.text);
-            assert!(refused.text.contains("is no file of certificates"), "{}", refused.text);
-        }
-
-        let fetched = run(&["fetch", "--ca-file", file], &[]);
-        assert_eq!(fetched.code, Some(0), "{}", fetched.text);
-        enrich(&mut session);
-        // an event is not to blame for a certificate
-        assert_eq!(run(&["publish"], &[]).code, Some(3));
-        assert!(session.is_true(
-            "SELECT count(*) = 3 AND bool_and(attempts = 0 AND claimed_by IS NULL AND next_attempt_at <= clock_timestamp()) FROM event_outbox"
-        ));
-        for (limit, variable) in [("1", "MEDIA_ASSETS_CA_FILE"), ("9", "SSL_CERT_FILE")] {
-            let published = run(&["publish", "--limit", limit], &[(variable, file)]);
-            assert_eq!(published.code, Some(0), "{variable}: {}", published.text);
-        }
-        assert_eq!(
-            session.number("SELECT count(*) FROM event_outbox WHERE state = 'published'"),
-            3
-        );
-        // a name that is not in the certificate
-        let elsewhere = stub.base().replace("127.0.0.1", "localhost");
-        session.run("TRUNCATE jellyfin_items; UPDATE studio_board SET meta = '{\"jellyfin_item_id\": \"i1\"}'");
-        let mut call = client(&database, &elsewhere, &with("fetch", &["--ca-file", file]));
-        let refused = ended(call.output().expect("the client starts"));
-        assert_eq!(refused.code, Some(3), "{}", refused.text);
     });
 }
 

@@ -36,6 +36,8 @@ pub struct Outcome {
     /// Questions that were answered, one way or the other.
     pub found: usize,
     pub not_found: usize,
+    /// Of those that were not found: by the status 404 or 410, and not by a list without them, as Jellyfin says it.
+    pub gone: usize,
     pub failed: usize,
     /// Nothing else in this call can go well.
     pub stop: Option<Trouble>,
@@ -147,6 +149,7 @@ impl Asker<'_> {
                 ..
             } => {
                 outcome.not_found += 1;
+                outcome.gone += 1;
                 return outcome.answers.push(Answer {
                     item_id: item_id.to_owned(),
                     doc: None,

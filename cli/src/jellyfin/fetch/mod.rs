@@ -34,6 +34,7 @@ pub struct Arguments {
 struct Totals {
     found: usize,
     not_found: usize,
+    gone: usize,
     failed: usize,
 }
 
@@ -71,6 +72,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         "fetched: {} answered, {} not found, {} failed",
         totals.found, totals.not_found, totals.failed
     );
+    // It is an answer, and also what the wrong path of a server says to everything.
+    if totals.gone > 0 && totals.gone == totals.not_found && totals.found == 0 {
+        eprintln!(
+            "HINT: {} answers with HTTP 404 only. If JELLYFIN_URL is not its address: SELECT reopen_jellyfin_skips(); DELETE FROM jellyfin_items WHERE http_status IN (404, 410); then call again.",
+            server.base()
+        );
+    }
     if totals.failed > 0 {
         return Err(
             Failure::new(Cause::Incomplete, format!("{} questions have no answer", totals.failed)).hint(
@@ -195,6 +203,7 @@ fn round(
             }
             totals.found += outcome.found;
             totals.not_found += outcome.not_found;
+            totals.gone += outcome.gone;
             totals.failed += outcome.failed;
             for answer in &outcome.answers {
                 if let Some(error) = &answer.error {
