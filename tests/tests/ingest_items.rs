@@ -597,19 +597,6 @@ fn a_partitioned_table_with_columns_of_other_types_will_do() {
     });
 }
 
-/// Blocks that a query touches.
-fn blocks(session: &mut Session, query: &str) -> i64 {
-    let plan = session.rows(&format!(
-        "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, COSTS OFF, SUMMARY OFF, FORMAT JSON) {query}"
-    ));
-    let plan: String = plan.into_iter().flatten().flatten().collect();
-    let plan: serde_json::Value = serde_json::from_str(&plan).expect("EXPLAIN gives JSON");
-    ["Shared Hit Blocks", "Shared Read Blocks"]
-        .iter()
-        .map(|name| plan[0]["Plan"][*name].as_i64().expect("blocks"))
-        .sum()
-}
-
 #[test]
 fn another_index_on_the_collection_makes_nothing_quadratic() {
     with_collection(|_, _, session, _| {
@@ -619,13 +606,13 @@ fn another_index_on_the_collection_makes_nothing_quadratic() {
              INSERT INTO items (locator, size) SELECT '/M/' || n, n FROM generate_series(1, 5000) n",
         );
         // reading the whole index for each of 5,000 items would be a hundred thousands of blocks
-        let first = blocks(session, "SELECT * FROM ingest_collection('TV', 'items', true)");
+        let first = session.blocks("SELECT * FROM ingest_collection('TV', 'items', true)");
         assert!(first < 160_000, "{first} blocks");
         session.run("UPDATE items SET size = size + 1 WHERE size % 2 = 0; INSERT INTO items (locator) SELECT '/N/' || n FROM generate_series(1, 2000) n");
-        let dry = blocks(session, "SELECT * FROM ingest_collection('TV', 'items')");
+        let dry = session.blocks("SELECT * FROM ingest_collection('TV', 'items')");
         assert!(dry < 20_000, "{dry} blocks");
         session.run("UPDATE collections SET case_sensitive = false");
-        let keys = blocks(session, "SELECT * FROM rekey_collection('TV')");
+        let keys = session.blocks("SELECT * FROM rekey_collection('TV')");
         assert!(keys < 60_000, "{keys} blocks");
         eprintln!("{first} {dry} {keys} blocks");
     });
