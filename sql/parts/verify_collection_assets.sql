@@ -33,9 +33,9 @@ UNION ALL
 SELECT 'error', 'signature_of_other_content', r.collection_uuid, r.uuid, r.content_signature FROM rows r
 WHERE r.content_signature IS NOT NULL
   AND (r.content_hash IS NOT NULL OR r.size IS NOT NULL)
-  AND r.content_signature IS DISTINCT FROM {extension}content_signature(r.content_hash, NULL, NULL)
-  AND r.content_signature IS DISTINCT FROM {extension}content_signature(NULL, r.size, r.mtime)
-  AND r.content_signature IS DISTINCT FROM {extension}content_signature(NULL, r.size, NULL)
+  AND r.content_signature IS DISTINCT FROM {extension}content_signature(r.content_hash::pg_catalog.text, NULL, NULL)
+  AND r.content_signature IS DISTINCT FROM {extension}content_signature(NULL, r.size::pg_catalog.int8, r.mtime::pg_catalog.timestamptz)
+  AND r.content_signature IS DISTINCT FROM {extension}content_signature(NULL, r.size::pg_catalog.int8, NULL)
 UNION ALL
 SELECT 'warning', 'key_out_of_date', r.collection_uuid, r.uuid, r.canonical_key FROM rows r
 WHERE {extension}collection_asset_rekey(r.source_type, r.canonical_key, r.uri, r.case_sensitive) <> r.canonical_key

@@ -57,7 +57,7 @@ impl<C: Tally> Outcome<C> {
 }
 
 /// Takes the job's lock and writes the run's row; `None` in a dry run.
-pub fn begin<'l>(
+fn begin<'l>(
     connection: &Connection,
     ledger: &'l Ledger,
     program: &dyn Program,

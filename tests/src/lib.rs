@@ -262,6 +262,19 @@ impl Session {
         self.value(sql).unwrap_or_else(|| panic!("NULL: {}", short(sql)))
     }
 
+    /// Blocks that a statement touches, triggers of its rows included.
+    pub fn blocks(&mut self, sql: &str) -> i64 {
+        let plan = self.rows(&format!(
+            "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, COSTS OFF, SUMMARY OFF, FORMAT JSON) {sql}"
+        ));
+        let plan: String = plan.into_iter().flatten().flatten().collect();
+        let plan: serde_json::Value = serde_json::from_str(&plan).expect("EXPLAIN gives JSON");
+        ["Shared Hit Blocks", "Shared Read Blocks"]
+            .iter()
+            .map(|name| plan[0]["Plan"][*name].as_i64().expect("blocks"))
+            .sum()
+    }
+
     /// The only value of a query, a whole number.
     pub fn number(&mut self, sql: &str) -> i64 {
         let text = self.text(sql);

@@ -531,17 +531,70 @@ fn items_are_found_whatever_the_order_of_the_index() {
     });
 }
 
-/// Blocks that a query touches.
-fn blocks(session: &mut Session, query: &str) -> i64 {
-    let plan = session.rows(&format!(
-        "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, COSTS OFF, SUMMARY OFF, FORMAT JSON) {query}"
-    ));
-    let plan: String = plan.into_iter().flatten().flatten().collect();
-    let plan: serde_json::Value = serde_json::from_str(&plan).expect("EXPLAIN gives JSON");
-    ["Shared Hit Blocks", "Shared Read Blocks"]
-        .iter()
-        .map(|name| plan[0]["Plan"][*name].as_i64().expect("blocks"))
-        .sum()
+#[test]
+fn views_over_the_tables_will_do() {
+    with_collection(|_, _, session, _| {
+        session.run(
+            "INSERT INTO items (locator, size) SELECT '/M/' || n, n FROM generate_series(1, 300) n;
+             ALTER TABLE collections RENAME TO stored_collections; ALTER TABLE collection_assets RENAME TO stored_assets;
+             CREATE VIEW collections AS SELECT * FROM stored_collections; CREATE VIEW collection_assets AS SELECT * FROM stored_assets",
+        );
+        let rows = "SELECT a::text FROM stored_assets a ORDER BY 1";
+        assert_eq!(both(session, "'TV', 'items'"), "discovered=300 ingested=300");
+        let first = session.rows(rows);
+        session.run("UPDATE items SET size = size + 1 WHERE size % 10 = 0; DELETE FROM items WHERE size = 1");
+        assert_eq!(
+            both(session, "'TV', 'items', reconcile => true"),
+            "discovered=299 updated=30 skipped=269 removed=1 changed_content=30"
+        );
+        session.run("UPDATE collections SET case_sensitive = false");
+        let second = session.rows(rows);
+        assert_eq!(
+            session.number("SELECT count(*) FROM rekey_collection('TV', true) WHERE executed"),
+            300
+        );
+        session.run("SELECT * FROM undo_backfill(3, true)");
+        assert_eq!(session.rows(rows), second);
+        session.run("SELECT * FROM undo_backfill(2, true)");
+        assert_eq!(session.rows(rows), first);
+        session.run("SELECT * FROM undo_backfill(1, true)");
+        assert_eq!(session.number("SELECT count(*) FROM stored_assets"), 0);
+    });
+}
+
+#[test]
+fn a_partitioned_table_with_columns_of_other_types_will_do() {
+    with_collection(|_, _, session, _| {
+        session.run(
+            "DROP TABLE collection_assets;
+             CREATE TABLE collection_assets (uuid uuid, collection_uuid uuid NOT NULL REFERENCES collections, canonical_key varchar(1100) NOT NULL,
+                 uri varchar, title varchar(50), season smallint, episode bigint, size numeric, mtime timestamp, content_hash char(64), content_signature varchar,
+                 enricher_checksum varchar, state asset_state NOT NULL, approved_for_broadcast boolean NOT NULL DEFAULT false, duration_ms int,
+                 video_codec varchar, audio_codec varchar, container varchar, metadata json, discovered_at timestamp, is_deleted boolean NOT NULL DEFAULT false,
+                 deleted_at timestamp, created_at timestamp, updated_at timestamp, PRIMARY KEY (uuid, collection_uuid), UNIQUE (collection_uuid, canonical_key))
+                 PARTITION BY HASH (collection_uuid);
+             CREATE TABLE part PARTITION OF collection_assets FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+             INSERT INTO items (locator, size, mtime, metadata, title, season, content_hash)
+             SELECT '/M/' || n, n, '2025-01-01 10:00+00', CASE WHEN n % 2 = 0 THEN '{\"a\": 1.50}'::jsonb END, 'T', n, repeat('a', 64) FROM generate_series(1, 300) n",
+        );
+        assert_eq!(both(session, "'TV', 'items'"), "discovered=300 ingested=300");
+        assert_eq!(both(session, "'TV', 'items'"), "discovered=300 skipped=300");
+        let rows = "SELECT a::text FROM collection_assets a ORDER BY 1";
+        let before = session.rows(rows);
+        session.run("UPDATE items SET content_hash = repeat('b', 64) WHERE size % 10 = 0");
+        assert_eq!(
+            both(session, "'TV', 'items'"),
+            "discovered=300 updated=30 skipped=270 changed_content=30"
+        );
+        let run = session.text("SELECT max(run_id) FROM backfill_runs");
+        session.run(&format!("SELECT * FROM undo_backfill({run}, true)"));
+        assert_eq!(session.rows(rows), before);
+        // such a table has no lifecycle, which verification says
+        assert_eq!(
+            session.rows("SELECT DISTINCT finding FROM verify_collection_assets() WHERE severity = 'error'"),
+            [[Some("lifecycle_not_enforced".to_owned())]]
+        );
+    });
 }
 
 #[test]
@@ -553,13 +606,13 @@ fn another_index_on_the_collection_makes_nothing_quadratic() {
              INSERT INTO items (locator, size) SELECT '/M/' || n, n FROM generate_series(1, 5000) n",
         );
         // reading the whole index for each of 5,000 items would be a hundred thousands of blocks
-        let first = blocks(session, "SELECT * FROM ingest_collection('TV', 'items', true)");
+        let first = session.blocks("SELECT * FROM ingest_collection('TV', 'items', true)");
         assert!(first < 160_000, "{first} blocks");
         session.run("UPDATE items SET size = size + 1 WHERE size % 2 = 0; INSERT INTO items (locator) SELECT '/N/' || n FROM generate_series(1, 2000) n");
-        let dry = blocks(session, "SELECT * FROM ingest_collection('TV', 'items')");
+        let dry = session.blocks("SELECT * FROM ingest_collection('TV', 'items')");
         assert!(dry < 20_000, "{dry} blocks");
         session.run("UPDATE collections SET case_sensitive = false");
-        let keys = blocks(session, "SELECT * FROM rekey_collection('TV')");
+        let keys = session.blocks("SELECT * FROM rekey_collection('TV')");
         assert!(keys < 60_000, "{keys} blocks");
         eprintln!("{first} {dry} {keys} blocks");
     });

@@ -154,3 +154,31 @@ fn fill(session: &mut Session, application: &Application) {
         );
     }
 }
+
+#[test]
+fn a_plan_of_an_empty_table_does_not_become_slow() {
+    each_server(|server| {
+        let (_database, mut session, application) = attached(server);
+        // on an empty table this index looks as good as the unique one
+        session.run("CREATE INDEX a_foreign_key ON assets (organization_id)");
+        let write = |session: &mut Session, number: u32| {
+            let insert = format!(
+                "INSERT INTO lesson (id, course_id, videos) VALUES ('{}', 1, '[{{\"type\": \"upload\", \"key\": \"old/{number}\"}}]')",
+                application.lesson(number)
+            );
+            session.blocks(&insert)
+        };
+        write(&mut session, 1);
+        session.run(
+            "INSERT INTO assets (id, organization_id, kind, provider, storage_provider, storage_key, is_external, status, metadata)
+             SELECT gen_random_uuid(), (SELECT organization_id FROM \"group\" WHERE id = 1), 'video', 'upload', 's3', 'old/' || n, false, 'active', '{}'
+             FROM generate_series(2, 20000) n",
+        );
+        // one look-up by the wrong index would read all of the organization's assets
+        for number in [777, 7_777, 19_999] {
+            let blocks = write(&mut session, number);
+            assert!(blocks < 150, "{blocks} blocks");
+        }
+        assert_eq!(session.number("SELECT count(*) FROM assets"), 20_000, "they were found");
+    });
+}

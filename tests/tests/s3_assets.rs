@@ -421,3 +421,31 @@ fn undo_foresees_references_that_refer_to_each_other() {
         assert_eq!(session.number("SELECT count(*) FROM asset_references"), kept);
     });
 }
+
+#[test]
+fn texts_of_any_kind_come_through_to_the_letter() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        session.run(
+            r#"SELECT * FROM create_scene_tables();
+             INSERT INTO scenes (id, project_id, index, checksum, s3_chunk_key, updated_at)
+             SELECT 'scene ' || n, text, -n, text, 'k/' || text || '.webm', '2025-08-10 04:00:00.123456+00'
+             FROM unnest(ARRAY[E'q"\\ \t\n\x01\x7f', '日本 😀 \u0041', '$1 %s {} ''', repeat('long ', 2000)]) WITH ORDINALITY t (text, n)"#,
+        );
+        let before = contents(&mut session, &TABLES);
+        let run_id = session.counters(EXECUTE).get("run_id");
+        assert_eq!(
+            session.number(
+                "SELECT count(*) FROM scenes s JOIN asset_references r ON r.entity_id = s.id
+                 WHERE s.video_asset::text = jsonb_build_object('s3Key', s.s3_chunk_key, 'contentType', 'video/webm', 'checksum', s.checksum,
+                                                                'uploadedAt', 1754798400.123456)::text
+                   AND r.metadata::text = jsonb_build_object('migratedFromLegacy', true, 'sceneIndex', s.index, 'projectId', s.project_id)::text
+                   AND r.s3_key = s.s3_chunk_key AND r.checksum = s.checksum"
+            ),
+            4
+        );
+        undo(&mut session, run_id).expect(&[("rows_removed", 4), ("conflicts", 0), ("errors", 0)]);
+        assert_eq!(contents(&mut session, &TABLES), before);
+    });
+}

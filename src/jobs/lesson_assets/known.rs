@@ -149,12 +149,15 @@ pub fn has_size(assets: &Relation) -> &'static str {
 
 /// (place in the arrays, id, has a size) of the assets with the given organizations and keys.
 pub fn find_by_key(assets: &Relation) -> Statement {
-    // LATERAL with LIMIT keeps the plan a nested loop over the index, whatever the statistics say.
+    // LATERAL with LIMIT keeps the plan a nested loop over the index, whatever the statistics say; and that index is the
+    // unique one, since only it has the order: an equality would leave nothing to order, and on an empty table an index on
+    // organization_id alone looks as good.
     Statement::new(format!(
         "SELECT u.n, a.id, a.has_size
          FROM ROWS FROM (pg_catalog.unnest($1::{organization}[]), pg_catalog.unnest($2)) WITH ORDINALITY u(org, key, n)
          CROSS JOIN LATERAL (SELECT a.id, {has_size} AS has_size FROM {table} a
-                             WHERE a.organization_id = u.org AND a.canonical_key = u.key LIMIT 1) a",
+                             WHERE a.organization_id = u.org AND a.canonical_key >= u.key AND a.canonical_key <= u.key
+                             ORDER BY a.canonical_key LIMIT 1) a",
         organization = assets.type_of("organization_id"),
         has_size = has_size(assets),
         table = assets.sql_name,

@@ -243,7 +243,8 @@ impl Statements<'_> {
              CROSS JOIN LATERAL (SELECT {columns}, a.organization_id FROM {table} a WHERE a.id = u.id LIMIT 1) a WHERE {own}
              UNION ALL
              SELECT a.id, a.key, a.has_size FROM pg_catalog.unnest($3) u(key)
-             CROSS JOIN LATERAL (SELECT {columns} FROM {table} a WHERE {own} AND a.canonical_key = u.key LIMIT 1) a"
+             CROSS JOIN LATERAL (SELECT {columns} FROM {table} a
+                                 WHERE {own} AND a.canonical_key >= u.key AND a.canonical_key <= u.key ORDER BY a.canonical_key LIMIT 1) a"
         ))
     }
 
