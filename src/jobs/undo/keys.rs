@@ -51,8 +51,8 @@ impl Keys {
             holders: Statement::new(format!(
                 "SELECT u.n, h.id FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.uuid[]), pg_catalog.unnest($2)) WITH ORDINALITY u(id, before, n)
                  JOIN {table} a ON a.id = u.id
-                 CROSS JOIN LATERAL (SELECT o.id FROM {table} o WHERE o.organization_id = a.organization_id AND o.canonical_key >= u.before AND o.canonical_key <= u.before
-                                     ORDER BY o.canonical_key LIMIT 1) h
+                 CROSS JOIN LATERAL (SELECT o.id FROM {table} o WHERE o.organization_id = a.organization_id
+                                       AND o.canonical_key >= u.before AND o.canonical_key <= u.before ORDER BY o.canonical_key LIMIT 1) h
                  WHERE h.id <> u.id"
             )),
             write: Statement::new(format!(
