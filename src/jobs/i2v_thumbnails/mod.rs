@@ -210,11 +210,12 @@ impl Job for Thumbnails {
         _: usize,
         mut decided: Decided,
     ) -> std::result::Result<Decided, Stale> {
-        // Whatever goes wrong from here on, the next decision must not rest on the present reading.
-        self.reload = true;
         self.writer.write(connection, &mut decided)?;
-        self.reload = false;
         Ok(decided)
+    }
+
+    fn look_again(&mut self) {
+        self.reload = true;
     }
 
     fn count(decided: &Decided) -> Counters {

@@ -93,11 +93,11 @@ impl<E: Entity> Job for PhaseOver<E> {
         _: usize,
         decided: Decided,
     ) -> std::result::Result<Decided, Stale> {
-        // Whatever goes wrong from here on, the next decision must not rest on the present reading.
+        self.writer.as_ref().ok_or(Stale)?.write(connection, decided)
+    }
+
+    fn look_again(&mut self) {
         self.reread = true;
-        let written = self.writer.as_ref().ok_or(Stale)?.write(connection, decided)?;
-        self.reread = false;
-        Ok(written)
     }
 
     fn count(decided: &Decided) -> Counters {
