@@ -63,6 +63,7 @@ proptest! {
                 Normalized::Skipped { .. } => None,
             };
             prop_assert_eq!(key(&one), key(&other));
+            prop_assert!(key(&one).is_some_and(|(provider, _)| provider == "upload"));
         }
     }
 }

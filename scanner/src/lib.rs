@@ -3,6 +3,7 @@
 //! Files come in the order of their paths, one at a time; what cannot be read is told beside them, so that whoever
 //! takes the list knows that it is not complete.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -88,6 +89,10 @@ pub fn scan<'s>(
         between();
         match entry {
             Ok(entry) => found(&entry, options, between),
+            // The filter above sees no entry that cannot be looked at.
+            Err(error) if error.depth() > 0 && error.path().and_then(Path::file_name).is_some_and(is_hidden_name) => {
+                None
+            }
             Err(error) => Some(Found::Problem(Problem {
                 path: lossy(error.path().unwrap_or(Path::new(""))),
                 what: match error.loop_ancestor() {
@@ -109,7 +114,11 @@ fn path_bytes(entry: &DirEntry, follows: bool) -> impl Iterator<Item = u8> + '_ 
 }
 
 fn is_hidden(entry: &DirEntry) -> bool {
-    entry.file_name().as_encoded_bytes().starts_with(b".")
+    is_hidden_name(entry.file_name())
+}
+
+fn is_hidden_name(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 fn lossy(path: &Path) -> String {
@@ -146,13 +155,20 @@ fn read(path: &str, entry: &DirEntry, options: &Options, between: &dyn Fn()) -> 
     Ok(Item {
         path: path.to_owned(),
         size: i64::try_from(about.len()).unwrap_or(i64::MAX),
-        mtime: about.modified().ok().and_then(microseconds),
+        mtime: about
+            .modified()
+            .ok()
+            .and_then(microseconds)
+            .filter(|time| *time >= EARLIEST),
         hash,
         title: name.title,
         season: name.season,
         episode: name.episode,
     })
 }
+
+/// The first moment that a database's `timestamptz` holds, in microseconds: 4714-11-24 BC.
+const EARLIEST: i64 = -210_866_803_200_000_000;
 
 fn microseconds(time: SystemTime) -> Option<i64> {
     match time.duration_since(UNIX_EPOCH) {

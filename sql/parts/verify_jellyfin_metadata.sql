@@ -25,7 +25,9 @@ WITH board AS MATERIALIZED (
     ) f ON true
 ), events AS MATERIALIZED (
     SELECT o.event_id, o.payload, o.state, o.attempts, o.last_error, o.subject_id,
-           CASE WHEN o.subject_id ~ '^-?[0-9]{1,18}$' THEN o.subject_id::pg_catalog.int8 END AS row_id,
+           CASE WHEN o.subject_id ~ '^-?[0-9]{1,19}$'
+                THEN CASE WHEN o.subject_id::pg_catalog.numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN o.subject_id::pg_catalog.int8 END
+           END AS row_id,
            o.payload #>> '{meta,backfill_version}' AS backfill_version
     FROM {outbox} o WHERE o.topic = 'content.published.v1'
 ), findings AS (
@@ -61,8 +63,10 @@ WITH board AS MATERIALIZED (
     WHERE pg_catalog.length(i.doc ->> 'Path') > 1 AND i.doc ->> 'Path' ~ '[/\\]'
       AND EXISTS (
           SELECT FROM pg_catalog.jsonb_path_query(e.payload - 'artifact_uri', 'lax $.** ? (@.type() == "string")') t(text)
-          WHERE pg_catalog.strpos(t.text #>> '{}', i.doc ->> 'Path') > 0 AND t.text #>> '{}' !~ '^(s3|https?)://'
-            AND NOT (t.text = e.payload -> 'published_path' AND pg_catalog.strpos(t.text #>> '{}', i.doc ->> 'Path') > 1))
+          WHERE pg_catalog.strpos(t.text #>> '{}', i.doc ->> 'Path') > 0 AND t.text #>> '{}' !~ '^(s3|https?)://[^[:space:]]*$'
+            AND NOT (t.text = e.payload -> 'published_path'
+                     AND (pg_catalog.strpos(t.text #>> '{}', i.doc ->> 'Path') > 1
+                          OR pg_catalog.right(e.payload ->> 'artifact_uri', pg_catalog.length(t.text #>> '{}')) = t.text #>> '{}')))
     UNION ALL
     SELECT 'error', 'event_with_wrong_id', e.row_id, e.event_id, 'its row and version give ' || w.event_id::pg_catalog.text
     FROM events e CROSS JOIN LATERAL (SELECT {extension}content_published_event_id(e.row_id, e.backfill_version) AS event_id) w

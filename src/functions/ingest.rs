@@ -76,9 +76,13 @@ fn asked(
         title: title.map(str::to_owned),
         season,
         episode,
-        reconcile: reconcile.ok_or_else(|| not_null("reconcile", "true soft-deletes what was not seen."))?,
-        max_removed_fraction: max_removed_fraction
-            .ok_or_else(|| not_null("max_removed_fraction", "Give a fraction from 0 to 1."))?,
+        reconcile: reconcile.unwrap_or(false),
+        max_removed_fraction: max_removed_fraction.unwrap_or(0.0),
+        is_null: match (reconcile, max_removed_fraction) {
+            (None, _) => Some(("reconcile", "true soft-deletes what was not seen.")),
+            (_, None) => Some(("max_removed_fraction", "Give a fraction from 0 to 1.")),
+            _ => None,
+        },
     })
 }
 

@@ -237,16 +237,18 @@ fn reopen_jellyfin_skips(reason: Option<&str>, row_id: Option<i64>) -> Result<i6
         };
         rights::check_privilege(connection, skips, "DELETE", &[])?;
         rights::check_privilege(connection, items, "DELETE", &[])?;
-        // What Jellyfin said it does not have is forgotten too, so that it is asked again.
+        // What Jellyfin said it does not have, or has several of, is forgotten too, so that it is asked again.
         let sql = format!(
             "WITH opened AS (
-                 DELETE FROM {skips} s WHERE ($1 IS NULL OR s.reason = $1) AND ($2 IS NULL OR s.row_id = $2) RETURNING s.row_id
+                 DELETE FROM {skips} s WHERE ($1 IS NULL OR s.reason = $1) AND ($2 IS NULL OR s.row_id = $2) RETURNING s.row_id, s.reason
              ), asked AS (
-                 SELECT k.item_id, k.search_key FROM opened o JOIN {board} b ON b.id = o.row_id
+                 SELECT k.item_id, k.search_key, o.reason = 'ambiguous' AS had_several FROM opened o JOIN {board} b ON b.id = o.row_id
                  CROSS JOIN LATERAL {extension}jellyfin_lookup({board_row}) k
              ), forgotten AS (
                  DELETE FROM {items} i USING asked a
                  WHERE (i.item_id = a.item_id AND i.http_status IN (404, 410)) OR i.item_id = a.search_key
+                    OR (a.had_several
+                        AND {extension}jellyfin_search_key(i.doc ->> 'Name', i.doc ->> 'PremiereDate') = a.search_key)
              )
              SELECT pg_catalog.count(*) FROM opened",
             skips = skips.sql_name,

@@ -294,8 +294,12 @@ pub fn text_of(column: &Column, value: Datum) -> String {
     // SAFETY: the output function is that of the column's type; its result is a fresh C string that is copied here.
     unsafe {
         let text = pg_sys::OidOutputFunctionCall(column.output, value);
-        let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
+        let mut owned = CStr::from_ptr(text).to_string_lossy().into_owned();
         pg_sys::pfree(text.cast());
+        if column.type_oid == pg_sys::BPCHAROID {
+            // As its cast to text has it.
+            owned.truncate(owned.trim_end_matches(' ').len());
+        }
         owned
     }
 }

@@ -71,6 +71,34 @@ fn a_server_that_says_when_to_come_again_is_obeyed() {
 }
 
 #[test]
+fn an_answer_that_the_database_refuses_costs_itself_only() {
+    each_server(|server| {
+        let (database, mut session) = published_board(server, 3);
+        let stub = Stub::start(|request| {
+            let mut found = items(request);
+            for item in found["Items"].as_array_mut().into_iter().flatten() {
+                if item["Id"] == "i2" {
+                    // a number that JSON allows and jsonb does not
+                    item["CommunityRating"] = serde_json::from_str("1e200000").expect("a number of any size");
+                }
+            }
+            Reply::Json(200, found)
+        });
+        for _ in 0..2 {
+            let fetched = run_client(&database, &stub.base(), &with("fetch", &[]));
+            assert_eq!(fetched.code, Some(4), "{}", fetched.text);
+            assert!(fetched.text.contains("22003"), "{}", fetched.text);
+            assert_eq!(
+                session.text("SELECT string_agg(concat_ws(' ', item_id, http_status, error IS NULL), ', ' ORDER BY item_id) FROM jellyfin_items"),
+                "i1 200 t, i2 f, i3 200 t"
+            );
+        }
+        enrich(&mut session);
+        assert_eq!(session.number("SELECT count(*) FROM event_outbox"), 2);
+    });
+}
+
+#[test]
 fn one_bad_item_costs_itself_only() {
     each_server(|server| {
         let (database, mut session) = published_board(server, 9);

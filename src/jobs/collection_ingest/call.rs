@@ -7,7 +7,7 @@ use media_assets_core::jobs::collection_ingest::{
 
 use super::tables::Tables;
 use crate::engine::relation::quote_literal;
-use crate::error::{ingest_refused, Result};
+use crate::error::{ingest_refused, invalid_argument, Result};
 use crate::postgres::jsonb::Jsonb;
 use crate::postgres::spi::{Connection, Mode, Parameter};
 
@@ -20,6 +20,8 @@ pub struct Asked {
     pub episode: Option<i32>,
     pub reconcile: bool,
     pub max_removed_fraction: f64,
+    /// An argument that was NULL and must not be, and what to give: said with the other arguments, after the collection.
+    pub is_null: Option<(&'static str, &'static str)>,
 }
 
 impl Asked {
@@ -72,7 +74,10 @@ pub fn open(connection: &Connection, tables: &Tables, asked: &Asked, mode: Mode)
         .request()
         .check(sync_enabled, ingestible)
         .map_err(|error| refused(error, asked, collection.name.as_deref().unwrap_or_default()))?;
-    Ok(collection)
+    match asked.is_null {
+        Some((name, hint)) => Err(invalid_argument(format!("{name} must not be NULL"), hint)),
+        None => Ok(collection),
+    }
 }
 
 /// The collection called `name`, whatever may be done with it; locked where it is to be written.
@@ -87,6 +92,7 @@ pub fn find_by_name(connection: &Connection, tables: &Tables, name: &str, mode: 
         episode: None,
         reconcile: false,
         max_removed_fraction: 0.0,
+        is_null: None,
     };
     read(connection, tables, &asked, mode).map(|(collection, ..)| collection)
 }

@@ -162,6 +162,17 @@ impl Source {
             ("size", Some(oid)) if is_float(oid) => ranged("0", "9223372036854775807", "int8"),
             ("size", Some(_)) => format!("{column}::pg_catalog.int8"),
             ("season" | "episode", Some(_)) => ranged("-2147483648", "2147483647", "int4"),
+            // A day of room for the session's time zone; infinite times say nothing either.
+            ("mtime", Some(&pg_sys::DATEOID)) => ranged(
+                "'4713-01-02 BC'::pg_catalog.date",
+                "'294276-12-30'::pg_catalog.date",
+                "timestamptz",
+            ),
+            ("mtime", Some(&pg_sys::TIMESTAMPOID)) => ranged(
+                "'4713-01-02 BC'::pg_catalog.timestamp",
+                "'294276-12-30'::pg_catalog.timestamp",
+                "timestamptz",
+            ),
             ("mtime", Some(_)) => format!("{column}::pg_catalog.timestamptz"),
             ("metadata", Some(_)) => column,
             (_, Some(_)) => format!("{column}::pg_catalog.text"),

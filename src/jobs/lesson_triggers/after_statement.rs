@@ -56,7 +56,7 @@ pub fn run(call: &TriggerCall) {
     let mut transitions = call.transitions();
     let mut statement = Statement {
         place: None,
-        rows_are_final: nesting::ended_alone(call.relation()),
+        rows_are_final: nesting::ended_alone(call.relation(), call.event() != Event::Delete),
         organizations: HashMap::new(),
         rows: transitions.len(),
         all_usages: None,

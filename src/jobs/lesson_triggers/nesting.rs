@@ -36,10 +36,10 @@ pub fn begins(table: pg_sys::Oid) {
 }
 
 /// A statement on `table` has ended: whether no other wrote lessons while it ran. One that did not announce itself (it
-/// deletes, or its table is partitioned) counts as not alone, and as a write inside of any other.
-pub fn ended_alone(table: pg_sys::Oid) -> bool {
+/// deletes, which `announced` says, or its table is partitioned) counts as not alone, and as a write inside of any other.
+pub fn ended_alone(table: pg_sys::Oid, announced: bool) -> bool {
     let state = STATE.get();
-    let alone = state == State::Alone(table);
+    let alone = announced && state == State::Alone(table);
     STATE.set(if alone || state == State::Idle {
         State::Idle
     } else {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use media_assets_core::jobs::lesson::{
-    are_same_upload, asset_id_of, normalize, parse_asset_id, AssetId, Media, Normalized, Slot,
+    are_same_upload, asset_id_of, is_upload, normalize, parse_asset_id, AssetId, Media, Normalized, Slot,
 };
 use media_assets_core::json::{Json, Kind};
 
@@ -33,15 +33,19 @@ fn is_medium(slot: Slot, element: JsonbRef<'_>, media: &Media<'_, JsonbRef<'_>>)
         if own.asset_id == media.asset_id && own.canonical_key == media.canonical_key)
 }
 
-/// The `assetId` of an element that stands for the same medium as it did before and has one.
+/// The `assetId` of an eligible element that stands for the same medium as it did before and has one.
 pub fn same_medium(slot: Slot, before: JsonbRef<'_>, now: JsonbRef<'_>) -> Option<AssetId> {
     let id = asset_id_of(now)?;
-    let is_plain = || are_same_upload(slot, before, now) && asset_id_of(before) == Some(id);
-    if before.same_container(now) || is_plain() {
+    let is_same = before.same_container(now);
+    let is_plain = match is_same {
+        true => is_upload(slot, now),
+        false => are_same_upload(slot, before, now) && asset_id_of(before) == Some(id),
+    };
+    if is_plain {
         return Some(id);
     }
     match normalize(slot, Some(now)) {
-        Normalized::Eligible(media) => is_medium(slot, before, &media).then_some(id),
+        Normalized::Eligible(media) => (is_same || is_medium(slot, before, &media)).then_some(id),
         Normalized::Skipped { .. } => None,
     }
 }
@@ -58,10 +62,10 @@ pub fn trust_untouched(
     if usages.is_empty() {
         return;
     }
-    let mut there: HashSet<(&str, &str, i32, AssetId)> = HashSet::with_capacity(usages.len());
+    let mut there: HashSet<(&str, &str, &str, i32, AssetId)> = HashSet::with_capacity(usages.len());
     for usage in usages {
         if let (Some(asset), Some(position), None) = (usage.asset, usage.position, &usage.key) {
-            there.insert((&usage.target, &usage.slot, position, asset));
+            there.insert((&usage.organization, &usage.target, &usage.slot, position, asset));
         }
     }
     for item in items {
@@ -72,7 +76,14 @@ pub fn trust_untouched(
             continue;
         };
         let Some(id) = media.asset_id else { continue };
-        if there.contains(&(lesson.id.as_str(), item.slot.name(), item.position, id)) {
+        // A usage of another organization says nothing: its course or group has moved.
+        if there.contains(&(
+            organization.as_str(),
+            lesson.id.as_str(),
+            item.slot.name(),
+            item.position,
+            id,
+        )) {
             let element = |videos: Option<Jsonb>, documents: Option<Jsonb>| {
                 let column = match item.slot {
                     Slot::Video => videos,
@@ -139,10 +150,11 @@ impl AllUsages {
         if rows < FEWEST_ROWS || place.estimated_usages() > most as f32 {
             return None;
         }
-        let expected = (place.estimated_usages().max(0.0) as usize).max(rows as usize);
+        // As many as the statistics say, which is at most `most`; where they say nothing, the maps grow.
+        let expected = place.estimated_usages().max(0.0) as usize;
         let mut all = AllUsages {
             usages: HashSet::with_capacity_and_hasher(expected, Build::default()),
-            counts: HashMap::with_capacity_and_hasher(rows as usize, Build::default()),
+            counts: HashMap::with_capacity_and_hasher(expected / 2, Build::default()),
             courses: HashMap::new(),
             organizations: Organizations::default(),
         };

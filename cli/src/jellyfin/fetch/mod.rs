@@ -197,10 +197,9 @@ fn round(
         drop(send);
         let mut trouble = None;
         for (asked, outcome) in &receive {
-            if let Err(failure) = store(client, &outcome.answers) {
-                tries.stop();
-                return Err(failure);
-            }
+            let refused = store(client, &outcome.answers).inspect_err(|_| tries.stop())?;
+            totals.failed += refused.len();
+            refused.iter().for_each(|refused| progress.say(refused));
             totals.found += outcome.found;
             totals.not_found += outcome.not_found;
             totals.gone += outcome.gone;

@@ -6,12 +6,60 @@ use serde_json::Value;
 use super::ask::Answer;
 use crate::failure::Failure;
 
-/// Stores answers in one statement, in the order of their ids, so that two calls at once do not deadlock. A failure never
-/// takes the place of an answer that another call got meanwhile.
-pub fn store(client: &mut Client, answers: &[Answer]) -> Result<(), Failure> {
+/// Stores answers in one statement, in the order of their ids, so that two calls at once do not deadlock. What the database
+/// refuses costs itself only: it counts as a question that failed. Gives what to say of each.
+pub fn store(client: &mut Client, answers: &[Answer]) -> Result<Vec<String>, Failure> {
     let mut sorted: Vec<&Answer> = answers.iter().collect();
     sorted.sort_by(|left, right| left.item_id.cmp(&right.item_id));
     sorted.dedup_by(|left, right| left.item_id == right.item_id);
+    let mut refused = Vec::new();
+    match write(client, &sorted) {
+        Err(error) if is_about_a_value(&error) => {
+            for answer in sorted {
+                let Err(error) = write(client, &[answer]) else { continue };
+                if !is_about_a_value(&error) {
+                    return Err(Failure::of_database(&error, None));
+                }
+                let said = format!("the database refuses the answer: {}", said_by(&error));
+                refused.push(format!("{}: {said}", shortened(&answer.item_id)));
+                let failed = Answer {
+                    item_id: answer.item_id.clone(),
+                    doc: None,
+                    status: None,
+                    error: Some(said),
+                };
+                // An id that is itself too long is kept nowhere.
+                match write(client, &[&failed]) {
+                    Err(error) if !is_about_a_value(&error) => return Err(Failure::of_database(&error, None)),
+                    _ => {}
+                }
+            }
+        }
+        written => written.map_err(|error| Failure::of_database(&error, None))?,
+    }
+    Ok(refused)
+}
+
+/// A number out of range, an entry too long for its index.
+fn is_about_a_value(error: &postgres::Error) -> bool {
+    error
+        .code()
+        .is_some_and(|state| state.code().starts_with("22") || state.code().starts_with("54"))
+}
+
+fn said_by(error: &postgres::Error) -> String {
+    error.as_db_error().map_or_else(
+        || error.to_string(),
+        |error| format!("{} (SQLSTATE {})", error.message(), error.code().code()),
+    )
+}
+
+fn shortened(id: &str) -> String {
+    id.chars().take(100).collect()
+}
+
+/// A failure never takes the place of an answer that another call got meanwhile.
+fn write(client: &mut Client, sorted: &[&Answer]) -> Result<(), postgres::Error> {
     if sorted.is_empty() {
         return Ok(());
     }
@@ -44,7 +92,6 @@ pub fn store(client: &mut Client, answers: &[Answer]) -> Result<(), Failure> {
             &[&ids, &docs, &statuses, &errors],
         )
         .map(drop)
-        .map_err(|error| Failure::of_database(&error, None))
 }
 
 /// A jsonb cannot hold U+0000.

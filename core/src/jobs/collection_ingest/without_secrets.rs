@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 /// Parts of the names of query parameters that carry what lets somebody in.
-const SECRET: [&str; 12] = [
+const SECRET: [&str; 14] = [
     "token",
     "sig",
     "secret",
-    "passw",
+    "pass",
     "pwd",
     "auth",
     "credential",
@@ -16,7 +16,11 @@ const SECRET: [&str; 12] = [
     "api-key",
     "access_key",
     "session",
+    "jwt",
+    "bearer",
 ];
+/// Whole names of such.
+const SECRET_NAMES: [&str; 2] = ["key", "pw"];
 
 /// `locator` without the user and password of a link, and without the values of query parameters that open doors
 /// (`X-Plex-Token`, signatures). A path is what it is: paths may be logged.
@@ -43,29 +47,30 @@ pub fn without_secrets(locator: &str) -> Cow<'_, str> {
         rest[..authority].rfind('@')
     };
     let rest = &rest[end_of_user.map_or(0, |at| at + 1)..];
-    let Some((before, query)) = rest.split_once('?') else {
+    let Some(pairs) = rest.find(['?', '#']) else {
         return match end_of_user {
             Some(_) => Cow::Owned(format!("{scheme}{rest}")),
             None => Cow::Borrowed(locator),
         };
     };
-    let (query, fragment) = match query.split_once('#') {
-        Some((query, fragment)) => (query, format!("#{fragment}")),
-        None => (query, String::new()),
-    };
-    let query: Vec<Cow<'_, str>> = query
-        .split('&')
-        .map(|pair| match pair.split_once('=') {
-            Some((name, _)) if is_secret(name) => Cow::Owned(format!("{name}=…")),
-            _ => Cow::Borrowed(pair),
-        })
-        .collect();
-    Cow::Owned(format!("{scheme}{before}?{}{fragment}", query.join("&")))
+    let mut shown = format!("{scheme}{}", &rest[..pairs]);
+    for pair in rest[pairs..].split_inclusive(['?', '#', '&', ';']) {
+        let (pair, separator) = match pair.char_indices().next_back() {
+            Some((at, '?' | '#' | '&' | ';')) => pair.split_at(at),
+            _ => (pair, ""),
+        };
+        match pair.split_once('=') {
+            Some((name, _)) if is_secret(name) => shown.extend([name, "=…"]),
+            _ => shown.push_str(pair),
+        }
+        shown.push_str(separator);
+    }
+    Cow::Owned(shown)
 }
 
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    SECRET.iter().any(|part| name.contains(part))
+    SECRET.iter().any(|part| name.contains(part)) || SECRET_NAMES.contains(&name.as_str())
 }
 
 #[cfg(test)]
@@ -89,6 +94,11 @@ mod tests {
                 "https://h/a?X-Amz-Signature=…&sig=…&v=3#t=4",
             ),
             ("https://h/a?x", "https://h/a?x"),
+            (
+                "https://h/a?v=1;pass=2&key=3&monkey=4",
+                "https://h/a?v=1;pass=…&key=…&monkey=4",
+            ),
+            ("https://h/a#access_token=abc&t=4", "https://h/a#access_token=…&t=4"),
             ("nfs://host/a", "nfs://host/a"),
             ("", ""),
         ] {

@@ -25,8 +25,10 @@ impl ServerPath {
     pub fn is_told_by(&self, text: &str) -> bool {
         let is_address = ["s3://", "http://", "https://"]
             .iter()
-            .any(|scheme| text.starts_with(scheme));
-        let is_file = text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"));
+            .any(|scheme| text.starts_with(scheme))
+            && !text.contains(char::is_whitespace);
+        let is_file = text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"))
+            && text[5..].starts_with(['/', '\\']);
         is_file || (!is_address && self.0.as_deref().is_some_and(|path| text.contains(path)))
     }
 }
@@ -44,6 +46,10 @@ mod tests {
             ("see /media/a.mp4", true),
             ("file:///x", true),
             ("FILE:/x", true),
+            ("file:\\\\server\\x", true),
+            ("File: The Movie", false),
+            ("file:archive", false),
+            ("https://cdn/x is stored at /media/a.mp4", true),
             ("s3://b/media/a.mp4", false),
             ("https://cdn/media/a.mp4", false),
             ("media/a.mp4", false),

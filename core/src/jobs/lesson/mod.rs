@@ -4,7 +4,7 @@ mod decide;
 mod normalize;
 
 pub use decide::{decide, Action, Counters, Found, Known, Outcome};
-pub use normalize::{are_same_upload, asset_id_of, normalize, Description, Media, Normalized};
+pub use normalize::{are_same_upload, asset_id_of, is_upload, normalize, Description, Media, Normalized};
 
 /// The version of what this module and the identity rules make of an item: when it grows, no lesson is settled any more.
 pub const RULE_VERSION: i32 = 1;

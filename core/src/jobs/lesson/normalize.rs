@@ -177,11 +177,13 @@ pub fn are_same_upload<'a, J: Json<'a>>(slot: Slot, one: J, other: J) -> bool {
         (Some(one), Some(other)) => one.as_str().is_some_and(|text| other.as_str() == Some(text)),
         _ => false,
     };
-    let is_upload = || {
-        let key = text(one, "key").or_else(|| text(one, "videoKey").filter(|_| slot == Slot::Video));
-        key.is_some() && (slot == Slot::Document || video_provider(one, true, None) == Some(Provider::Upload))
-    };
-    ["key", "videoKey", "link", "type"].into_iter().all(same) && is_upload()
+    ["key", "videoKey", "link", "type"].into_iter().all(same) && is_upload(slot, one)
+}
+
+/// Whether an element is an upload with a key.
+pub fn is_upload<'a, J: Json<'a>>(slot: Slot, item: J) -> bool {
+    let key = text(item, "key").or_else(|| text(item, "videoKey").filter(|_| slot == Slot::Video));
+    key.is_some() && (slot == Slot::Document || video_provider(item, true, None) == Some(Provider::Upload))
 }
 
 fn video_provider<'a, J: Json<'a>>(item: J, has_key: bool, link: Option<&str>) -> Option<Provider> {
