@@ -104,6 +104,20 @@ fn hidden_files_are_passed_over_and_a_hidden_root_is_fine() {
 }
 
 #[test]
+fn hidden_links_that_lead_nowhere_or_back_are_hidden_too() {
+    let tree = Tree::new("hidden-links");
+    let file = tree.file("a.mkv", "");
+    let root = file.parent().expect("the file is in the tree");
+    std::os::unix::fs::symlink("nowhere", root.join(".#a.mkv")).expect("a link");
+    std::os::unix::fs::symlink("..", root.join(".up")).expect("a link");
+    let options = Options {
+        follow_symlinks: true,
+        ..Options::default()
+    };
+    assert_eq!(tree.names(&options), ["a.mkv"]);
+}
+
+#[test]
 fn names_that_are_not_utf_8_are_told() {
     let tree = Tree::new("latin1");
     tree.file("a.mkv", "");

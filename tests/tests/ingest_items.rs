@@ -120,6 +120,30 @@ fn what_a_table_of_items_lacks_is_told() {
 }
 
 #[test]
+fn times_of_other_types_cost_themselves_only() {
+    with_collection(|_, _, session, _| {
+        for (sql_type, odd) in [
+            ("date", "5874897-12-31"),
+            ("date", "4714-11-24 BC"),
+            ("timestamp", "294276-12-31 23:59:59"),
+            ("timestamp", "4714-11-24 BC"),
+        ] {
+            session.run(&format!(
+                "SET TimeZone = 'America/New_York'; DROP TABLE IF EXISTS odd; CREATE TABLE odd (locator text, mtime {sql_type});
+                 INSERT INTO odd VALUES ('/m/ok.mkv', '2025-10-01'), ('/m/odd.mkv', '{odd}')"
+            ));
+            let looked = session.counters("SELECT * FROM ingest_collection('TV', 'odd')");
+            assert_eq!(
+                (looked.get("assets_discovered"), looked.get("assets_ingested")),
+                (2, 2),
+                "{sql_type} {odd}"
+            );
+            session.run("SET TimeZone = 'Asia/Tokyo'; SELECT * FROM ingest_collection('TV', 'odd')");
+        }
+    });
+}
+
+#[test]
 fn odd_items_cost_themselves_only() {
     with_collection(|_, _, session, _| {
         session.run(

@@ -75,6 +75,37 @@ fn a_reason_that_time_does_not_change_is_opened_again_on_request() {
 }
 
 #[test]
+fn an_ambiguous_row_that_is_opened_again_is_asked_for_again() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        board(&mut session);
+        insert_row(
+            &mut session,
+            &json!({"id": 1, "title": "Twice", "content_url": "s3://b/k.mp4", "status": "published", "meta": {"premiere_date": "2025-10-01"}}),
+        );
+        for id in ["one", "other"] {
+            insert_item(
+                &mut session,
+                &json!({"item_id": id, "http_status": 200, "doc": item(id, "Twice", "2025-10-01T00:00:00.0000000Z")}),
+            );
+        }
+        session.run(&call(true, ""));
+        assert_eq!(reasons(&mut session), "1 ambiguous");
+        assert_eq!(session.number("SELECT reopen_jellyfin_skips('ambiguous')"), 1);
+        assert_eq!(
+            session.number("SELECT count(*) FROM jellyfin_items"),
+            0,
+            "what was stored is forgotten"
+        );
+        assert_eq!(
+            session.text("SELECT string_agg(row_id || ' ' || question, ',') FROM jellyfin_candidates()"),
+            "1 search"
+        );
+    });
+}
+
+#[test]
 fn what_jellyfin_has_to_be_asked() {
     each_server(|server| {
         let database = server.database();

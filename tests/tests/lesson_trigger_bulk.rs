@@ -156,6 +156,28 @@ fn fill(session: &mut Session, application: &Application) {
 }
 
 #[test]
+fn a_lesson_whose_group_has_moved_never_keeps_another_organizations_asset() {
+    each_server(|server| {
+        for rows in [10, 150] {
+            let (_database, mut session, application) = attached(server);
+            fill(&mut session, &application);
+            session.run("UPDATE \"group\" SET organization_id = (SELECT organization_id FROM \"group\" WHERE id = 2) WHERE id = 1");
+            session.run(&format!(
+                r#"UPDATE lesson SET videos = jsonb_set(videos, '{{0,fileName}}', '"Renamed.mp4"') WHERE right(id::text, 3)::int <= {rows}"#
+            ));
+            assert_eq!(
+                session.number("SELECT count(*) FROM asset_usages u JOIN assets a ON a.id = u.asset_id WHERE a.organization_id <> u.organization_id"),
+                0
+            );
+            assert_eq!(
+                session.number("SELECT count(*) FROM asset_usages u JOIN \"group\" g ON g.organization_id = u.organization_id WHERE g.id = 2"),
+                2 * rows
+            );
+        }
+    });
+}
+
+#[test]
 fn a_plan_of_an_empty_table_does_not_become_slow() {
     each_server(|server| {
         let (_database, mut session, application) = attached(server);

@@ -47,7 +47,8 @@ impl S3Program {
         let has_scheme = ["https://", "http://", "s3://"]
             .iter()
             .any(|scheme| lower.starts_with(scheme));
-        if has_scheme && canonical_url(url).is_some() {
+        let is_plain = !url.contains(|c: char| c.is_whitespace() || "?#@".contains(c));
+        if has_scheme && is_plain && canonical_url(url).is_some() {
             return Ok(());
         }
         Err(invalid_argument(

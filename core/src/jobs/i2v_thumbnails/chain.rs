@@ -3,11 +3,11 @@
 //! The rule has to give the same answer over rows that this run settled already and over rows that it did not reach yet.
 //! So what a member would be given counts as its own: a URL of its own is nearer than one from further up, but a path that
 //! only stands in for a URL (the first of a map) is farther than any URL, for the member itself would be given that URL.
-//! So a video can be decided alone, in any order, and a dry run has nothing to remember. One case is left to the order: a
-//! cycle without any URL, but with two different maps, where each member comes before every other.
+//! So a video can be decided alone, in any order, and a dry run has nothing to remember. Around a cycle a row's own comes
+//! back to it: what it gave to others is nothing to it, nor to those whom it would pass it on to.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::thumbnails::{first_path, is_missing_url, same_map, Map};
 use super::{Job, Media};
@@ -60,6 +60,8 @@ pub struct Chain<'a, J> {
     members: Vec<Media<'a, J>>,
     /// Whether the chain leads back to the video itself.
     is_cycle: bool,
+    /// Where the members begin that lie on a cycle; there are none behind the last.
+    ring: usize,
 }
 
 /// What comes down a chain.
@@ -92,14 +94,18 @@ impl<'a, J: Members<'a>> Chain<'a, J> {
         let mut chain = Chain {
             members: Vec::new(),
             is_cycle: false,
+            ring: usize::MAX,
         };
         let mut next = Some(source);
         while let Some(member) = next {
             if member.id == video.id {
                 chain.is_cycle = true;
+                chain.ring = 0;
                 break;
             }
             if !visited.insert(member.id.clone().into_owned()) {
+                let met = chain.members.iter().position(|other| other.id == member.id);
+                chain.ring = met.unwrap_or(usize::MAX);
                 break;
             }
             next = match source_of(&member, known) {
@@ -118,10 +124,15 @@ impl<'a, J: Members<'a>> Chain<'a, J> {
 
     /// What arrives at `video`. With `allow_private` nothing is kept back.
     pub(super) fn arrived(&self, video: &Media<'a, J>, allow_private: bool) -> Arrived<'a, J> {
+        let mut ring = Ring::of(
+            self.is_cycle.then_some(video),
+            self.members.get(self.ring..).unwrap_or_default(),
+        );
         let mut passed = Arrived::nothing();
-        let own = self.is_cycle.then(|| Own::of(video, &self.members));
         for (index, member) in self.members.iter().enumerate().rev() {
-            passed = at_member(member, passed, own.as_ref());
+            // What is left are those who stand between this member and the video.
+            let is_own_map = index >= self.ring && ring.leave();
+            passed = at_member(member, passed, &ring, is_own_map);
             let receiver = match index.checked_sub(1) {
                 Some(below) => &self.members[below],
                 None => video,
@@ -146,19 +157,19 @@ fn is_kept_back<J>(source: &Media<'_, J>, receiver: &Media<'_, J>) -> bool {
 fn at_member<'a, J: Members<'a>>(
     member: &Media<'a, J>,
     passed: Arrived<'a, J>,
-    own: Option<&Own<'a, J>>,
+    ring: &Ring<'a>,
+    is_own_map: bool,
 ) -> Arrived<'a, J> {
     let from = || member.id.clone().into_owned();
-    let is_own = |map: J| own.is_some_and(|own| own.is_map(map));
     let map = match Map::read(member.thumbnail_urls) {
-        Map::Usable(map) if !is_own(map) => Some((map, from())),
+        Map::Usable(map) if !is_own_map => Some((map, from())),
         Map::Malformed => None,
         Map::Usable(_) | Map::Missing => passed.map,
     };
     let url = member
         .thumbnail_url
         .clone()
-        .filter(|url| !is_missing_url(Some(url)) && !own.is_some_and(|own| own.is_url(url)))
+        .filter(|url| !is_missing_url(Some(url)) && !ring.has_given(url))
         .map(|url| (url, from()))
         .or(passed.url)
         .or_else(|| {
@@ -172,35 +183,79 @@ fn at_member<'a, J: Members<'a>>(
     }
 }
 
-/// What a video in a cycle has itself: when that comes back to it, through rows that it was given to before, it is none.
-struct Own<'a, J> {
-    /// Its URL, or what its map gave to rows without one.
-    url: Option<Cow<'a, str>>,
-    map: Option<J>,
+fn url_of<'a, J>(media: &Media<'a, J>) -> Option<Cow<'a, str>> {
+    media.thumbnail_url.clone().filter(|url| !is_missing_url(Some(url)))
 }
 
-impl<'a, J: Members<'a>> Own<'a, J> {
-    fn of(video: &Media<'a, J>, members: &[Media<'a, J>]) -> Self {
-        let url = |media: &Media<'a, J>| media.thumbnail_url.clone().filter(|url| !is_missing_url(Some(url)));
-        let map = match Map::read(video.thumbnail_urls) {
-            Map::Usable(map) => Some(map),
-            Map::Missing | Map::Malformed => None,
-        };
+fn usable_map<'a, J: Members<'a>>(media: &Media<'a, J>) -> Option<J> {
+    match Map::read(media.thumbnail_urls) {
+        Map::Usable(map) => Some(map),
+        Map::Missing | Map::Malformed => None,
+    }
+}
+
+/// What those on a cycle have themselves, the lowest first: when that comes back to one of them, through rows that it was
+/// given to before, it is none.
+struct Ring<'a> {
+    /// The URL of each, or what its map gave to rows without one; and the number of its map, equal maps having one.
+    own: Vec<(Option<Cow<'a, str>>, Option<usize>)>,
+    /// How many of those that are left have that URL, and that map.
+    urls: HashMap<Cow<'a, str>, usize>,
+    maps: Vec<usize>,
+}
+
+impl<'a> Ring<'a> {
+    fn of<'m, J: Members<'a> + 'm>(video: Option<&'m Media<'a, J>>, members: &'m [Media<'a, J>]) -> Self
+    where
+        'a: 'm,
+    {
+        let all = || video.into_iter().chain(members);
+        let paths: HashSet<Cow<'a, str>> = all().filter_map(|member| first_path(usable_map(member)?)).collect();
         // Where another URL goes around, no row was given the path of a map: an equal URL is its row's own.
-        let given = map
-            .and_then(first_path)
-            .filter(|path| members.iter().filter_map(url).all(|url| url == *path));
-        Own {
-            url: url(video).or(given),
-            map,
+        let all_given = all().filter_map(url_of).all(|url| paths.contains(&url));
+        let mut ring = Ring {
+            own: Vec::new(),
+            urls: HashMap::new(),
+            maps: Vec::new(),
+        };
+        let mut distinct: Vec<J> = Vec::new();
+        for member in all() {
+            let map = usable_map(member);
+            let url = url_of(member).or_else(|| map.and_then(first_path).filter(|_| all_given));
+            let class = map.map(|map| {
+                let known = distinct.iter().position(|other| same_map(*other, map));
+                known.unwrap_or_else(|| {
+                    distinct.push(map);
+                    ring.maps.push(0);
+                    distinct.len() - 1
+                })
+            });
+            if let Some(url) = &url {
+                *ring.urls.entry(url.clone()).or_default() += 1;
+            }
+            if let Some(class) = class {
+                ring.maps[class] += 1;
+            }
+            ring.own.push((url, class));
         }
+        ring
     }
 
-    fn is_url(&self, url: &str) -> bool {
-        self.url.as_deref() == Some(url)
+    /// The highest goes; says whether its map is that of one that is left.
+    fn leave(&mut self) -> bool {
+        let Some((url, class)) = self.own.pop() else {
+            return false;
+        };
+        if let Some(count) = url.and_then(|url| self.urls.get_mut(&url)) {
+            *count -= 1;
+        }
+        class.is_some_and(|class| {
+            self.maps[class] -= 1;
+            self.maps[class] > 0
+        })
     }
 
-    fn is_map(&self, map: J) -> bool {
-        self.map.is_some_and(|own| same_map(own, map))
+    fn has_given(&self, url: &str) -> bool {
+        self.urls.get(url).is_some_and(|count| *count > 0)
     }
 }
