@@ -132,12 +132,9 @@ fn times_of_other_types_cost_themselves_only() {
                 "SET TimeZone = 'America/New_York'; DROP TABLE IF EXISTS odd; CREATE TABLE odd (locator text, mtime {sql_type});
                  INSERT INTO odd VALUES ('/m/ok.mkv', '2025-10-01'), ('/m/odd.mkv', '{odd}')"
             ));
-            let looked = session.counters("SELECT * FROM ingest_collection('TV', 'odd')");
-            assert_eq!(
-                (looked.get("assets_discovered"), looked.get("assets_ingested")),
-                (2, 2),
-                "{sql_type} {odd}"
-            );
+            let looked =
+                session.number("SELECT assets_discovered * 10 + assets_ingested FROM ingest_collection('TV', 'odd')");
+            assert_eq!(looked, 22, "{sql_type} {odd}");
             session.run("SET TimeZone = 'Asia/Tokyo'; SELECT * FROM ingest_collection('TV', 'odd')");
         }
     });
