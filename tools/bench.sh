@@ -6,6 +6,8 @@
 # Every measured run starts in a fresh copy of the same database; the ways take turns. Raw figures: target/bench/.
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=tools/bench_lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/bench_lib.sh"
 cd "$root"
 
 lessons=${LESSONS:-30000}
@@ -19,21 +21,8 @@ mkdir -p "$work"
 : >"$work/messages"
 
 tools/setup.sh
-# Durable as in production. No checkpoint, vacuum or page image falls into one run and not into another.
-export MEDIA_ASSETS_SETTINGS='fsync = on
-full_page_writes = off
-autovacuum = off
-jit = off
-shared_buffers = 4GB
-max_wal_size = 32GB
-checkpoint_timeout = 1d'
-dsn=$(tools/server.sh up 15 bench)
-bin=$(tools/server.sh bindir 15 bench)
-port=${dsn#*port=}
-export PGHOST=127.0.0.1 PGPORT=${port%% *} PGUSER=postgres PGOPTIONS='-c client_min_messages=warning -c media_assets.progress=off'
+bench_server 4GB 32GB
 
-psql() { "$bin/psql" -XqAt -v ON_ERROR_STOP=1 "$@"; }
-copy_database() { psql -d postgres -c "DROP DATABASE IF EXISTS $2" -c "CREATE DATABASE $2 TEMPLATE $1" -c CHECKPOINT; }
 drop_database() { psql -d postgres -c "DROP DATABASE IF EXISTS $1"; }
 record() { printf '%s,%s,%s,%s,%s\n' "$1" "$2" "$3" "${4:-}" "${5:-}" >>"$raw"; } # WAY ROUND VALUE [WAL [PROCESSOR SECONDS]]
 

@@ -7,6 +7,8 @@
 # Every round starts in a fresh copy of the same database; medians count. Raw figures: target/bench/ingest.csv.
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=tools/bench_lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/bench_lib.sh"
 cd "$root"
 
 items=${ITEMS:-100000}
@@ -16,19 +18,7 @@ raw=$work/ingest.csv
 mkdir -p "$work"
 : >"$raw"
 
-export MEDIA_ASSETS_SETTINGS='fsync = on
-full_page_writes = off
-autovacuum = off
-jit = off
-shared_buffers = 2GB
-max_wal_size = 16GB
-checkpoint_timeout = 1d'
-dsn=$(tools/server.sh up 15 bench)
-bin=$(tools/server.sh bindir 15 bench)
-port=${dsn#*port=}
-export PGHOST=127.0.0.1 PGPORT=${port%% *} PGUSER=postgres PGOPTIONS='-c client_min_messages=warning -c media_assets.progress=off'
-
-psql() { "$bin/psql" -XqAt -v ON_ERROR_STOP=1 "$@"; }
+bench_server 2GB 16GB
 
 # measure WAY ROUND CALL: seconds, bytes of WAL and processor seconds of one call of ingest_collection.
 measure() {

@@ -6,6 +6,8 @@
 # Every measured run starts in a fresh copy of the same database; the ways take turns. Raw figures: target/bench/jobs.csv.
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=tools/bench_lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/bench_lib.sh"
 cd "$root"
 
 rows=${ROWS:-60000}
@@ -15,20 +17,7 @@ raw=$work/jobs.csv
 mkdir -p "$work"
 : >"$raw"
 
-export MEDIA_ASSETS_SETTINGS='fsync = on
-full_page_writes = off
-autovacuum = off
-jit = off
-shared_buffers = 2GB
-max_wal_size = 16GB
-checkpoint_timeout = 1d'
-dsn=$(tools/server.sh up 15 bench)
-bin=$(tools/server.sh bindir 15 bench)
-port=${dsn#*port=}
-export PGHOST=127.0.0.1 PGPORT=${port%% *} PGUSER=postgres PGOPTIONS='-c client_min_messages=warning -c media_assets.progress=off'
-
-psql() { "$bin/psql" -XqAt -v ON_ERROR_STOP=1 "$@"; }
-copy_database() { psql -d postgres -c "DROP DATABASE IF EXISTS $2" -c "CREATE DATABASE $2 TEMPLATE $1" -c CHECKPOINT; }
+bench_server 2GB 16GB
 
 # measure JOB WAY ROUND: seconds and processor seconds of a script of SQL.
 measure() {
