@@ -47,7 +47,7 @@ WITH RECURSIVE blanks AS (
     SELECT DISTINCT w.video FROM walk w JOIN source_of s ON s.id = w.member WHERE s.source = w.video
 ), offered AS (
     SELECT w.video,
-           pg_catalog.bool_or(NOT w.kept_back AND (w.has_url OR (w.map = 'usable' AND w.map_passes))) AS url,
+           pg_catalog.bool_or(NOT w.kept_back AND (w.has_url OR w.map = 'usable')) AS url,
            pg_catalog.bool_or(NOT w.kept_back AND w.map = 'usable' AND w.map_passes) AS map,
            pg_catalog.bool_or(w.kept_back AND (w.has_url OR w.map = 'usable')) AS private
     FROM walk w GROUP BY w.video

@@ -22,7 +22,7 @@ WITH scenes AS (
            pg_catalog.count(*) FILTER (WHERE s.assets_status = 'ready') AS ready
     FROM scenes s GROUP BY s.session_id
 ), of_references AS (
-    SELECT COALESCE(s.session_id::pg_catalog.text, r.entity_id) AS session_id, pg_catalog.count(*) AS refs, pg_catalog.sum(r.size) AS size
+    SELECT CASE WHEN r.entity_type = 'session' THEN r.entity_id ELSE s.session_id::pg_catalog.text END AS session_id, pg_catalog.count(*) AS refs, pg_catalog.sum(r.size) AS size
     FROM refs r LEFT JOIN scenes s ON r.entity_type = 'scene' AND s.scene_id = r.entity_id
     WHERE r.entity_type = 'session' OR s.scene_id IS NOT NULL
     GROUP BY 1

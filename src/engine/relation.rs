@@ -225,11 +225,16 @@ impl Relation {
             .map_or("pg_catalog.text", |column| column.sql_type.as_str())
     }
 
-    /// Whether a foreign key of this relation's base table refers to `other`'s.
+    /// Whether a foreign key from `asset_id` of this relation's base table to `id` of `other`'s vouches at once for what it
+    /// refers to.
     pub fn references(&self, connection: &Connection, other: &Relation) -> bool {
         let rows = connection.query(
-            "SELECT 1 FROM pg_catalog.pg_constraint
-             WHERE contype = 'f' AND conrelid = $1::pg_catalog.oid AND confrelid = $2::pg_catalog.oid AND convalidated",
+            "SELECT 1 FROM pg_catalog.pg_constraint c
+             CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(c.conkey), pg_catalog.unnest(c.confkey)) k(own, other)
+             JOIN pg_catalog.pg_attribute o ON o.attrelid = $1::pg_catalog.oid AND o.attnum = k.own AND o.attname = 'asset_id'
+             JOIN pg_catalog.pg_attribute t ON t.attrelid = $2::pg_catalog.oid AND t.attnum = k.other AND t.attname = 'id'
+             WHERE c.contype = 'f' AND c.conrelid = $1::pg_catalog.oid AND c.confrelid = $2::pg_catalog.oid AND c.convalidated
+               AND NOT c.condeferrable",
             Mode::Read,
             &[
                 i64::from(self.base_oid.to_u32()).into(),

@@ -378,3 +378,27 @@ fn works_through_views_and_needs_no_more_than_its_rights() {
         );
     });
 }
+
+#[test]
+fn a_url_passes_a_malformed_map_and_verification_knows() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        session.run(
+            r#"SELECT * FROM create_media_tables();
+               INSERT INTO media (id, type, thumbnail_urls) VALUES ('s', 'image', '{"small": "/s"}');
+               INSERT INTO media (id, type, thumbnail_urls, metadata) VALUES ('a', 'image', '5', '{"originalMediaId": "s"}');
+               INSERT INTO media (id, type, metadata) VALUES ('v', 'video', '{"originalMediaId": "a"}')"#,
+        );
+        let errors = "SELECT count(*) FROM verify_i2v_thumbnails() WHERE severity = 'error'";
+        assert_eq!(session.number(errors), 1, "a run will mend it");
+        session
+            .counters("SELECT * FROM backfill_i2v_thumbnails(500, true)")
+            .expect(&[("updated", 1)]);
+        assert_eq!(
+            session.text("SELECT thumbnail_url || coalesce(thumbnail_urls::text, ' alone') FROM media WHERE id = 'v'"),
+            "/s alone"
+        );
+        assert_eq!(session.number(errors), 0);
+    });
+}

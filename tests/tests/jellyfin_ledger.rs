@@ -169,6 +169,25 @@ fn verification_finds_what_does_not_fit() {
                 "event_without_row 4"
             ]
         );
+        // an id of any length that a bigint has
+        session.run("UPDATE event_outbox SET subject_id = '9223372036854775808' WHERE subject_id = '4'");
+        assert!(
+            findings(&mut session).contains(&"event_without_row".to_owned()),
+            "{:?}",
+            findings(&mut session)
+        );
+        session.run(
+            "INSERT INTO studio_board (id, title, content_url, status, meta) VALUES (9223372036854775807, 'Far', 's3://b/far.mp4', 'published', '{\"jellyfin_item_id\": \"known\"}')",
+        );
+        session.run(&call(true, ""));
+        assert_eq!(
+            session.number("SELECT count(*) FROM event_outbox WHERE subject_id = '9223372036854775807'"),
+            1
+        );
+        assert_eq!(
+            session.number("SELECT count(*) FROM verify_jellyfin_metadata() WHERE detail LIKE '%9223372036854775807%'"),
+            0
+        );
         // a key that is the path is a place in a bucket, and a blank of any kind is no link
         session.run(
             "TRUNCATE event_outbox; DELETE FROM studio_board WHERE id <> 1;

@@ -204,3 +204,47 @@ fn a_plan_of_an_empty_table_does_not_become_slow() {
         assert_eq!(session.number("SELECT count(*) FROM assets"), 20_000, "they were found");
     });
 }
+
+#[test]
+fn a_foreign_key_that_speaks_at_commit_vouches_for_nothing() {
+    each_server(|server| {
+        let (_database, mut session, application) = attached(server);
+        session.run(
+            "ALTER TABLE asset_usages DROP CONSTRAINT asset_usages_asset_id_fkey,
+             ADD FOREIGN KEY (asset_id) REFERENCES assets DEFERRABLE INITIALLY DEFERRED",
+        );
+        fill(&mut session, &application);
+        // within one transaction: the asset goes, and a lesson that had it is written again
+        session.run(
+            r#"BEGIN; DELETE FROM assets WHERE canonical_key = 'upload:v7.mp4';
+               UPDATE lesson SET videos = jsonb_set(videos, '{0,fileName}', '"Renamed.mp4"'); COMMIT"#,
+        );
+        assert_consistent(&mut session);
+        assert_eq!(session.number("SELECT count(*) FROM asset_usages"), 300);
+    });
+}
+
+#[test]
+fn ids_of_fixed_length_are_those_of_a_run() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        let application = Application {
+            lesson_id: "char(40)".into(),
+            ..Application::default()
+        };
+        application.create_lesson_side(&mut session);
+        session.run("SELECT * FROM create_asset_tables()");
+        session
+            .run(r#"INSERT INTO lesson (id, course_id, videos) VALUES ('a1', 1, '[{"type": "upload", "key": "k"}]')"#);
+        session.run("SELECT * FROM backfill_lesson_assets(500, true); SELECT * FROM attach_lesson_triggers(true)");
+        assert_eq!(session.text("SELECT target_id || '|' FROM asset_usages"), "a1|");
+        session.run(r#"UPDATE lesson SET videos = videos || '[{"type": "upload", "key": "l"}]'"#);
+        assert_eq!(
+            session.text("SELECT string_agg(target_id || position, '|' ORDER BY position) FROM asset_usages"),
+            "a10|a11"
+        );
+        session.run("UPDATE lesson SET videos = '[]'");
+        assert_eq!(session.number("SELECT count(*) FROM asset_usages"), 0);
+    });
+}

@@ -389,6 +389,49 @@ fn a_url_of_a_bucket_alone_names_no_object() {
 }
 
 #[test]
+fn a_scene_without_session_is_in_no_sum() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        session.run(
+            "SELECT * FROM create_scene_tables();
+             INSERT INTO video_sessions (id) VALUES ('x');
+             INSERT INTO scenes (id, s3_chunk_url) VALUES ('x', 's3://b/k.mp4')",
+        );
+        session
+            .counters(EXECUTE)
+            .expect(&[("references_created", 1), ("errors", 0)]);
+        assert_eq!(session.text("SELECT asset_count FROM video_sessions"), "0");
+        assert_eq!(
+            session.number("SELECT count(*) FROM verify_s3_assets() WHERE severity = 'error'"),
+            0
+        );
+    });
+}
+
+#[test]
+fn an_address_with_more_than_a_bucket_is_no_bucket_url() {
+    each_server(|server| {
+        let database = server.database();
+        let mut session = database.session();
+        session.run("SELECT * FROM create_scene_tables()");
+        for address in [
+            "https://b.test ",
+            "https://b.test/?X-Amz-Signature=s",
+            "https://b.test/#f",
+            "https://me:pw@b.test",
+            "b.test",
+            "",
+        ] {
+            session.fails_with_hint(
+                "22023",
+                &format!("SELECT * FROM backfill_s3_assets(bucket_url => '{address}')"),
+            );
+        }
+    });
+}
+
+#[test]
 fn undo_foresees_references_that_refer_to_each_other() {
     each_server(|server| {
         let (_database, mut session) = with_scenes(server, 15);
